@@ -1,0 +1,187 @@
+//! Arguments on their way: encoded one by one where the call is bound, decoded one by one where it runs.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Entry;
+use super::call::Call;
+use super::lend::Lend;
+use super::registry::{self, Registration};
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::codec::{self, CodecError};
+use crate::wire::message::Reading;
+use crate::wire::{Message, Outgoing, WireError};
+
+/// How one argument travels: given as `G`, taken as `T`.
+///
+/// A pair of functions instead of trait bounds, so that the bounds are demanded at one place, which the macro puts on the
+/// type that the user has to change.
+pub struct Carrier<G: ?Sized, T> {
+    pub(crate) encode: fn(&G, &mut Outgoing) -> Result<(), CodecError>,
+    pub(crate) decode: fn(&mut &[u8]) -> Result<T, CodecError>,
+}
+
+/// The carrier of a value that is given and taken as the same type.
+pub type Wire<T> = Carrier<T, T>;
+
+impl<G: ?Sized, T> fmt::Debug for Carrier<G, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::any::type_name::<Self>())
+    }
+}
+
+/// A parameter or result of type `T`.
+pub fn wire<T: Serialize + DeserializeOwned + 'static>() -> Wire<T> {
+    Carrier {
+        encode: |value, to| to.put(value),
+        decode: codec::decode,
+    }
+}
+
+/// A parameter of type `&U`.
+pub fn lent<U: Lend + ?Sized>() -> Carrier<U, U::Owned> {
+    Carrier {
+        encode: |value, to| to.put(value),
+        decode: codec::decode,
+    }
+}
+
+/// Lends what arrived to the function that asked for a reference.
+pub fn lend<U: Lend + ?Sized>(owned: &U::Owned) -> &U {
+    owned.borrow()
+}
+
+/// The arguments of one call, being encoded. The first error is kept, and returned by whatever the call is given to.
+#[derive(Debug)]
+pub struct Arguments {
+    registration: &'static Registration,
+    encoded: Result<Encoding, (&'static str, CodecError)>,
+}
+
+struct Encoding(Outgoing);
+
+impl fmt::Debug for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("arguments")
+    }
+}
+
+impl Arguments {
+    /// No arguments yet.
+    pub fn new<E: Entry>() -> Self {
+        Self {
+            registration: registry::registration::<E>(),
+            encoded: Ok(Encoding(Outgoing::default())),
+        }
+    }
+
+    /// The next argument.
+    pub fn put<G: ?Sized, T>(
+        &mut self,
+        parameter: &'static str,
+        carrier: Carrier<G, T>,
+        value: &G,
+    ) {
+        if let Ok(Encoding(outgoing)) = &mut self.encoded
+            && let Err(error) = (carrier.encode)(value, outgoing)
+        {
+            self.encoded = Err((parameter, error));
+        }
+    }
+
+    /// All arguments are there.
+    pub fn into_call<R>(self) -> Call<R> {
+        let name = self.registration.name;
+        let message = self.encoded.map_err(|(parameter, error)| {
+            let text = format!("the argument `{parameter}` of `{name}` cannot be sent");
+            Error::new(ErrorKind::Encode, text).caused_by(error)
+        });
+        let message = message.and_then(|Encoding(outgoing)| {
+            outgoing.finish().map_err(|error| {
+                Error::new(
+                    ErrorKind::Encode,
+                    format!("the arguments of `{name}` cannot be sent"),
+                )
+                .caused_by(error)
+            })
+        });
+        Call::new(self.registration, message.map(Arc::new).map_err(Arc::new))
+    }
+}
+
+/// The arguments of one call, being decoded.
+pub struct Incoming {
+    reading: Option<Reading>,
+}
+
+impl Incoming {
+    pub(crate) fn new(message: Arc<Message>) -> Result<Self, Undecodable> {
+        let reading = message.read().map_err(|error| Undecodable {
+            parameter: None,
+            cause: error.into(),
+        })?;
+        Ok(Self {
+            reading: Some(reading),
+        })
+    }
+
+    /// The next argument.
+    pub fn take<G: ?Sized, T>(
+        &mut self,
+        parameter: &'static str,
+        carrier: Carrier<G, T>,
+    ) -> Result<T, Undecodable> {
+        let reading = self
+            .reading
+            .as_mut()
+            .expect("the macros take before they finish");
+        reading
+            .take_with(carrier.decode)
+            .map_err(|cause| Undecodable {
+                parameter: Some(parameter),
+                cause: cause.into(),
+            })
+    }
+
+    /// All arguments have been taken. Lets go of the message BEFORE the function runs, or the handles in it would stay open
+    /// here for as long as it runs, and nobody would see the end of a pipe that the function closed.
+    pub fn finish(&mut self) -> Result<(), Undecodable> {
+        let reading = self.reading.take().expect("the macros finish once");
+        reading.finish().map_err(|cause| Undecodable {
+            parameter: None,
+            cause,
+        })
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Incoming")
+    }
+}
+
+/// Arguments that could not be decoded.
+#[derive(Debug)]
+pub struct Undecodable {
+    parameter: Option<&'static str>,
+    cause: WireError,
+}
+
+impl Undecodable {
+    pub(crate) fn describe(&self, entry: &str) -> String {
+        match self.parameter {
+            Some(parameter) => format!(
+                "the argument `{parameter}` of `{entry}` could not be decoded: {}",
+                self.cause
+            ),
+            None => format!(
+                "the arguments of `{entry}` could not be decoded: {}",
+                self.cause
+            ),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Collects children that nobody holds any more.
+//!
+//! An ended child stays in the kernel's table until its parent collects it. Handles do that when they are asked, and every
+//! start does it for all. For a child that is still running when its last handle is dropped there may be no such moment:
+//! only then a thread is started, one per program, that sleeps until such a child ends.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::child::Inner;
+use crate::sys;
+
+struct Reaper {
+    watch: sys::Watch,
+    children: Mutex<HashMap<u64, Arc<Inner>>>,
+}
+
+/// Collects `child` when it ends. Where the system refuses the thread, the next start does it, or the end of the program.
+pub(super) fn collect_later(child: Arc<Inner>) {
+    static REAPER: OnceLock<Option<Arc<Reaper>>> = OnceLock::new();
+    let Some(reaper) = REAPER.get_or_init(start) else {
+        return;
+    };
+    // The key is the address: children in the map are alive as values, so no two have the same.
+    let key = Arc::as_ptr(&child) as u64;
+    let mut children = reaper
+        .children
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    // A child is here already if it was listed by `active_children` and let go again.
+    if children.contains_key(&key) {
+        return;
+    }
+    if reaper.watch.add(child.pidfd.as_fd(), key).is_ok() {
+        children.insert(key, child);
+    }
+}
+
+fn start() -> Option<Arc<Reaper>> {
+    let reaper = Arc::new(Reaper {
+        watch: sys::Watch::new().ok()?,
+        children: Mutex::default(),
+    });
+    let in_thread = Arc::clone(&reaper);
+    let run = move || {
+        while let Ok(key) = in_thread.watch.next() {
+            let child = in_thread
+                .children
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&key);
+            if let Some(child) = child {
+                child.look();
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("mproc-reaper".into())
+        .stack_size(64 * 1024)
+        .spawn(run)
+        .ok()?;
+    Some(reaper)
+}

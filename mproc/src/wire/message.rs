@@ -1,0 +1,344 @@
+//! A message: bytes of any length and any number of descriptors, sent as packets that a kill cannot tear.
+//!
+//! Up to [`INLINE`] bytes travel inside the packet. More are written to a memfd while they are encoded, which is sealed and
+//! travels as one more descriptor: so no message of any size waits for its reader, and a reader maps it instead of copying
+//! it. A packet carries at most 253 descriptors; when there are more, packets with nothing but descriptors go ahead.
+//!
+//! # If the sender dies
+//!
+//! A packet is there whole or not at all. Of a message in several packets the last one counts: without it, the reader sees
+//! the end of the stream, and what came before is closed.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::WireError;
+use super::codec::{self, CodecError};
+use super::handles::{self, Handles};
+use crate::sys;
+
+/// 32 KiB: a packet is copied in and out by the kernel; from about here a memfd that is mapped is cheaper (bench `spawn`).
+const INLINE: usize = 32 * 1024;
+
+/// 1 MiB: as much as is encoded before it is written on to the memfd.
+const CHUNK: usize = 1024 * 1024;
+
+/// A message under construction.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    bytes: Vec<u8>,
+    spilled: Option<(sys::Memfd, usize)>,
+    handles: Handles,
+}
+
+impl Outgoing {
+    /// Appends one value and the handles inside it. After an error the message is not to be sent.
+    pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
+        let mut attached = std::mem::take(&mut self.handles);
+        let result = handles::attaching(&mut attached, || codec::encode(value, self));
+        self.handles = attached;
+        result
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<Message> {
+        if self.spilled.is_none() && self.bytes.len() <= INLINE {
+            return Ok(Message {
+                body: Body::Inline(self.bytes),
+                handles: self.handles,
+            });
+        }
+        self.spill()?;
+        let Some((memfd, length)) = self.spilled else {
+            unreachable!("spill has made it")
+        };
+        Ok(Message {
+            body: Body::Blob(Arc::new(memfd.seal()?), length),
+            handles: self.handles,
+        })
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        let (memfd, length) = match &mut self.spilled {
+            Some(spilled) => (&mut spilled.0, &mut spilled.1),
+            none => {
+                let spilled = none.insert((sys::Memfd::new()?, 0));
+                (&mut spilled.0, &mut spilled.1)
+            }
+        };
+        memfd.write_all(&self.bytes)?;
+        *length += self.bytes.len();
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
+impl Write for Outgoing {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.bytes.len() + bytes.len() > CHUNK {
+            self.spill()?;
+            if bytes.len() > CHUNK {
+                let Some((memfd, length)) = &mut self.spilled else {
+                    unreachable!("spill has made it")
+                };
+                *length += bytes.len();
+                return memfd.write_all(bytes);
+            }
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A finished message. Sending does not use it up.
+pub(crate) struct Message {
+    body: Body,
+    handles: Handles,
+}
+
+enum Body {
+    Inline(Vec<u8>),
+    Blob(Arc<OwnedFd>, usize),
+}
+
+/// What each packet begins with. `kind` is its user's; `MORE` marks one that only brings descriptors ahead.
+struct Header {
+    kind: u8,
+    flags: u8,
+    length: u64,
+}
+
+const HEADER: usize = 12;
+const MAGIC: [u8; 2] = *b"mp";
+const MORE: u8 = 1;
+const BLOB: u8 = 2;
+
+impl Header {
+    fn to_bytes(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..2].copy_from_slice(&MAGIC);
+        bytes[2] = self.kind;
+        bytes[3] = self.flags;
+        bytes[4..].copy_from_slice(&self.length.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (magic, rest) = bytes.split_first_chunk()?;
+        let (&[kind, flags], rest) = rest.split_first_chunk()?;
+        let (length, []) = rest.split_first_chunk()? else {
+            return None;
+        };
+        (*magic == MAGIC).then_some(Self {
+            kind,
+            flags,
+            length: u64::from_le_bytes(*length),
+        })
+    }
+}
+
+impl Message {
+    /// The message that holds `value`.
+    pub(crate) fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, WireError> {
+        let mut outgoing = Outgoing::default();
+        outgoing.put(value)?;
+        Ok(outgoing.finish()?)
+    }
+
+    /// Sends the message under a number that tells its receiver what it is. With `wait` false, a full socket is `EAGAIN`.
+    pub(crate) fn send(&self, socket: BorrowedFd<'_>, kind: u8, wait: bool) -> io::Result<()> {
+        let (bytes, blob, length) = match &self.body {
+            Body::Inline(bytes) => (bytes.as_slice(), None, bytes.len()),
+            Body::Blob(fd, length) => (&[][..], Some(fd), *length),
+        };
+        let descriptors: Vec<BorrowedFd<'_>> = blob
+            .into_iter()
+            .chain(&self.handles)
+            .map(|fd| fd.as_fd())
+            .collect();
+        let mut flags = if blob.is_some() { BLOB } else { 0 };
+        let mut packets = descriptors
+            .chunks(sys::MAX_DESCRIPTORS_PER_PACKET)
+            .peekable();
+        loop {
+            let descriptors = packets.next().unwrap_or_default();
+            let last = packets.peek().is_none();
+            flags = if last { flags & !MORE } else { flags | MORE };
+            let header = Header {
+                kind,
+                flags,
+                length: length as u64,
+            }
+            .to_bytes();
+            let bytes = if last { bytes } else { &[] };
+            sys::send_packet(socket, &[&header, bytes], descriptors, wait)?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Receives the next message and its kind; `None` at the end of the stream. With `wait` false, an empty socket is `EAGAIN`.
+    pub(crate) fn receive(socket: BorrowedFd<'_>, wait: bool) -> io::Result<Option<(u8, Self)>> {
+        let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
+        let mut descriptors = Vec::new();
+        let mut packet = vec![0_u8; HEADER + INLINE];
+        loop {
+            let length = match sys::receive_packet(socket, &mut packet, &mut descriptors, wait)? {
+                sys::Received::Packet { length } => length,
+                sys::Received::End => return Ok(None),
+            };
+            let (header, bytes) = packet[..length]
+                .split_at_checked(HEADER)
+                .unwrap_or_default();
+            let header = Header::from_bytes(header)
+                .ok_or_else(|| invalid("a packet that is not mproc's"))?;
+            if header.flags & MORE != 0 {
+                continue;
+            }
+            let mut handles: Handles = descriptors.into_iter().map(Arc::new).collect();
+            let claimed = usize::try_from(header.length)
+                .map_err(|_| invalid("a message longer than memory"))?;
+            let body = if header.flags & BLOB == 0 {
+                if claimed != bytes.len() {
+                    return Err(invalid("a packet of another length than it claims"));
+                }
+                let length = HEADER + claimed;
+                packet.truncate(length);
+                packet.drain(..HEADER);
+                Body::Inline(packet)
+            } else {
+                if handles.is_empty() {
+                    return Err(invalid("a packet that lacks the memory it announces"));
+                }
+                Body::Blob(handles.remove(0), claimed)
+            };
+            return Ok(Some((header.kind, Self { body, handles })));
+        }
+    }
+
+    /// Takes a message apart for another encoding: its inline bytes, or its memory and that memory's length; its handles.
+    pub(crate) fn parts(&self) -> (Result<&[u8], (&Arc<OwnedFd>, usize)>, &Handles) {
+        let body = match &self.body {
+            Body::Inline(bytes) => Ok(bytes.as_slice()),
+            Body::Blob(fd, length) => Err((fd, *length)),
+        };
+        (body, &self.handles)
+    }
+
+    pub(crate) fn from_parts(
+        body: Result<Vec<u8>, (Arc<OwnedFd>, usize)>,
+        handles: Handles,
+    ) -> Self {
+        let body = match body {
+            Ok(bytes) => Body::Inline(bytes),
+            Err((fd, length)) => Body::Blob(fd, length),
+        };
+        Self { body, handles }
+    }
+
+    /// Length of the bytes and number of the handles.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let length = match &self.body {
+            Body::Inline(bytes) => bytes.len(),
+            Body::Blob(_, length) => *length,
+        };
+        (length, self.handles.len())
+    }
+
+    /// Opens the message for reading. It can be read more than once; a handle read twice is the same open file.
+    pub(crate) fn read(self: Arc<Self>) -> io::Result<Reading> {
+        let handles = self.handles.clone();
+        let bytes = match &self.body {
+            Body::Inline(_) => Bytes::Inline(self),
+            Body::Blob(fd, length) => Bytes::Blob(sys::SealedBytes::map(fd.as_fd(), *length)?),
+        };
+        Ok(Reading {
+            bytes,
+            position: 0,
+            handles,
+        })
+    }
+
+    /// Reads a message that holds one value and nothing after it.
+    pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, WireError> {
+        let mut reading = Arc::new(self).read()?;
+        let value = reading.take()?;
+        reading.finish()?;
+        Ok(value)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, handles) = self.size();
+        write!(f, "{bytes} bytes, {handles} handles")
+    }
+}
+
+enum Bytes {
+    Inline(Arc<Message>),
+    Blob(sys::SealedBytes),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Inline(message) => match &message.body {
+                Body::Inline(bytes) => bytes,
+                Body::Blob(..) => unreachable!("`read` has matched the body"),
+            },
+            Self::Blob(bytes) => bytes,
+        }
+    }
+}
+
+/// A message being read, value by value.
+pub(crate) struct Reading {
+    bytes: Bytes,
+    position: usize,
+    handles: Handles,
+}
+
+impl Reading {
+    pub(crate) fn take<T: DeserializeOwned>(&mut self) -> Result<T, CodecError> {
+        self.take_with(codec::decode)
+    }
+
+    pub(crate) fn take_with<T>(
+        &mut self,
+        decode: impl FnOnce(&mut &[u8]) -> Result<T, CodecError>,
+    ) -> Result<T, CodecError> {
+        let mut rest = &self.bytes[self.position..];
+        let before = rest.len();
+        let value = handles::providing(&mut self.handles, || decode(&mut rest))?;
+        self.position += before - rest.len();
+        Ok(value)
+    }
+
+    /// The end of the message must have been reached: bytes left over mean that it was not what its reader took it for.
+    pub(crate) fn finish(self) -> Result<(), WireError> {
+        match self.bytes.len() - self.position {
+            0 => Ok(()),
+            left => Err(WireError::Unexpected(format!("{left} bytes are left over"))),
+        }
+    }
+}

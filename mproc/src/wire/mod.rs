@@ -1,0 +1,12 @@
+//! Values as bytes and descriptors, and packets that carry both.
+//!
+//! `wire` knows no message types: what a packet means is its users' business.
+
+pub(crate) mod codec;
+mod error;
+pub(crate) mod handles;
+pub(crate) mod message;
+mod strict;
+
+pub(crate) use error::WireError;
+pub(crate) use message::{Message, Outgoing};

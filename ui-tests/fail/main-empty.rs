@@ -1,0 +1,3 @@
+// If this compiled, the program would boot and do nothing.
+
+mproc::main!();

@@ -1,0 +1,3 @@
+// If this compiled, a closure has no path.
+
+mproc::main!(|| {});

@@ -1,0 +1,3 @@
+// If this compiled, there would be nothing to run.
+
+mproc::main!(cli::run);
