@@ -1,4 +1,4 @@
-//! The borrows inside a type: what in it cannot travel to another process whatever the types it names, and what to write instead.
+//! The borrows inside a type: what in it belongs to this process whatever the types it names, and what to write instead.
 //!
 //! Only what can be seen in the tokens is found here. That a named type stores a reference, or is not serializable, is for the
 //! compiler to find, at the bounds that the generated code puts on the type.
@@ -9,7 +9,7 @@ use syn::{GenericArgument, Path, PathArguments, PathSegment, Type, TypeReference
 
 use crate::item::without_groups;
 
-/// Something in a type that cannot travel.
+/// Something in a type that cannot travel: an address here, or a type without a name.
 pub(crate) enum Borrow<'a> {
     /// `&T` or `&mut T`.
     Reference(&'a TypeReference),
@@ -17,6 +17,8 @@ pub(crate) enum Borrow<'a> {
     Path(&'a Path),
     /// `*const T` or `*mut T`.
     Pointer(&'a syn::TypePtr),
+    /// `dyn Fn(…)`: captures and code of this process.
+    Closure(&'a syn::TypeTraitObject),
     /// `impl Trait`, which is no type that the other side could name.
     ImplTrait(&'a syn::TypeImplTrait),
 }
@@ -41,6 +43,21 @@ impl<'a> Visit<'a> for Finder<'a> {
 
     fn visit_type_impl_trait(&mut self, unnamed: &'a syn::TypeImplTrait) {
         self.0.push(Borrow::ImplTrait(unnamed));
+    }
+
+    fn visit_type_trait_object(&mut self, object: &'a syn::TypeTraitObject) {
+        let is_closure = object.bounds.iter().any(|bound| match bound {
+            syn::TypeParamBound::Trait(bound) => bound.path.segments.last().is_some_and(|last| {
+                matches!(last.arguments, PathArguments::Parenthesized(_))
+                    && last.ident.to_string().starts_with("Fn")
+            }),
+            _ => false,
+        });
+        if is_closure {
+            self.0.push(Borrow::Closure(object));
+        } else {
+            visit::visit_type_trait_object(self, object);
+        }
     }
 
     fn visit_path(&mut self, path: &'a Path) {
@@ -161,7 +178,8 @@ mod tests {
         assert_eq!(count(parse_quote!(Vec<(&str, Cow<'_, str>, *const u8)>)), 3);
         assert_eq!(count(parse_quote!(Cow<'static, str>)), 0);
         assert_eq!(count(parse_quote!(PhantomData<fn(&str) -> &u8>)), 0);
-        assert_eq!(count(parse_quote!(Box<dyn Fn(&str)>)), 0);
+        assert_eq!(count(parse_quote!(Box<dyn Fn(&str)>)), 1);
+        assert_eq!(count(parse_quote!(Box<dyn Shape>)), 0);
         assert_eq!(
             count(parse_quote!(
                 [u8; {

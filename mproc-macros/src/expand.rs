@@ -453,12 +453,25 @@ fn registered(
     }
 }
 
-/// `wire::<T>()` or `lent::<U>()`, with every token on the type: that is where the compiler says what the type lacks.
+/// `wire::<T>()` or `lent::<U>()`, lying on the type from its first token to its last: that is where the compiler says what
+/// the type lacks.
 fn carrier(function: &str, carried: &Type, arguments: &Arguments) -> TokenStream {
-    let span = generated_at(carried.span());
-    let mproc = arguments.mproc(span);
-    let function = Ident::new(function, span);
-    quote_spanned!(span=> #mproc::__private::#function::<#carried>())
+    let (start, end) = ends(carried);
+    let mproc = arguments.mproc(start);
+    let function = Ident::new(function, start);
+    let call = quote_spanned!(end=> ());
+    quote_spanned!(start=> #mproc::__private::#function::<#carried>#call)
+}
+
+/// The places of a type's first and last tokens.
+fn ends(written: &Type) -> (Span, Span) {
+    let mut tokens = written
+        .to_token_stream()
+        .into_iter()
+        .map(|token| token.span());
+    let first = tokens.next().unwrap_or_else(Span::call_site);
+    let last = tokens.last().unwrap_or(first);
+    (first, last)
 }
 
 /// The entry's line in the program's list of entries.

@@ -1,28 +1,34 @@
 //! What is written after a refusal: the message, the item as it is, and a stand-in for what an entry would have added.
 //!
-//! One mistake is one message. Without the item every call of it would be an error too, and without the stand-in so
-//! would be every `f::spawn(…)`.
+//! One mistake is one message. Without the item every use of it would be an error too, and without the stand-in so would be
+//! every `f::spawn(…)`.
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Error, FnArg, ItemImpl};
+use syn::spanned::Spanned;
+use syn::{Error, FnArg, ImplItem, ItemImpl};
 
 use crate::args::Arguments;
 use crate::borrowed::borrows_in;
 use crate::expand::{added_type, behind, generated_at};
-use crate::item::{Function, Item, Kind, without_groups};
-use crate::validate::is_entry;
+use crate::item::{Function, Item, Kind, Parameter, run_output, without_groups};
+use crate::validate::{is_entry, is_misplaced, is_run};
 
 /// Writes out an item that cannot be an entry.
 pub(crate) fn entry(item: &Item, arguments: &Arguments, error: &Error) -> TokenStream {
     let message = error.to_compile_error();
     let tokens = without_repeated_attribute(&item.tokens);
-    let stand_in = match &item.kind {
-        Kind::Function(function) => function_stand_in(function, arguments),
-        Kind::Impl(implementation) => run_stand_in(implementation, arguments),
-        Kind::Other(_) | Kind::Unreadable(_) => TokenStream::new(),
-    };
-    quote!(#message #tokens #stand_in)
+    match &item.kind {
+        Kind::Function(function) => {
+            let stand_in = function_stand_in(function, arguments);
+            quote!(#message #tokens #stand_in)
+        }
+        Kind::Impl(implementation) if is_run(implementation) => {
+            let stand_in = impl_stand_in(implementation, arguments);
+            quote!(#message #stand_in)
+        }
+        _ => quote!(#message #tokens),
+    }
 }
 
 /// Writes `refusals` before what was written all the same.
@@ -62,11 +68,10 @@ fn is_entry_attribute(attribute: &proc_macro2::Group) -> bool {
     syn::parse2::<syn::Meta>(attribute.stream()).is_ok_and(|meta| is_entry(meta.path()))
 }
 
-/// The added type with `spawn`, `process` and `bind` that take anything.
+/// The added type with `spawn`, `process` and `bind`, which a function with these generics and parameters may have, too.
 fn function_stand_in(function: &Function, arguments: &Arguments) -> TokenStream {
     let signature = &function.signature;
-    // A function that stands in the wrong place cannot have a type beside it.
-    if signature.receiver().is_some() || function.body.is_none() || signature.ident == "main" {
+    if is_misplaced(function) || signature.ident == "main" {
         return TokenStream::new();
     }
     let mut name = signature.ident.clone();
@@ -74,71 +79,76 @@ fn function_stand_in(function: &Function, arguments: &Arguments) -> TokenStream 
     name.set_span(span);
     let mproc = arguments.mproc(span);
     let visibility = &function.visibility;
-    let result = nameable_result(function);
-    let parameters = signature
-        .inputs
+    let result = result_that_can_be_written(function);
+    let parameters = function.parameters();
+    let parameters = parameters
         .iter()
-        .filter(|input| matches!(input, FnArg::Typed(_)));
-    let anything = parameters
-        .map(|_| quote_spanned!(span=> _: impl ::core::marker::Sized))
-        .collect::<Vec<_>>();
+        .map(|Parameter { name, written, .. }| quote!(#name: #written));
+    let parameters = quote!(#(#parameters),*);
+    let (generics, conditions) = (&signature.generics, &signature.generics.where_clause);
     let starters = quote_spanned! {span=>
+        #[allow(unused_variables, dead_code)]
         impl #name {
-            #visibility fn spawn(#(#anything),*) -> #mproc::Result<#mproc::Child<#result>> { ::core::unreachable!() }
-            #visibility fn process(#(#anything),*) -> #mproc::Process<#result> { ::core::unreachable!() }
-            #visibility fn bind(#(#anything),*) -> #mproc::Call<#result> { ::core::unreachable!() }
+            #visibility fn spawn #generics(#parameters) -> #mproc::Result<#mproc::Child<#result>> #conditions { ::core::unreachable!() }
+            #visibility fn process #generics(#parameters) -> #mproc::Process<#result> #conditions { ::core::unreachable!() }
+            #visibility fn bind #generics(#parameters) -> #mproc::Call<#result> #conditions { ::core::unreachable!() }
         }
     };
     behind(&added_type(function), &starters, &mproc, span)
 }
 
-/// The result as written, if it can be written elsewhere.
-fn nameable_result(function: &Function) -> TokenStream {
+fn result_that_can_be_written(function: &Function) -> TokenStream {
     let result = function.result();
-    let nameable = function.signature.generics.params.is_empty()
-        && borrows_in(&result).is_empty()
-        && !matches!(without_groups(&result), syn::Type::Never(_));
-    if nameable {
-        result.to_token_stream()
-    } else {
+    let refused =
+        !borrows_in(&result).is_empty() || matches!(without_groups(&result), syn::Type::Never(_));
+    if refused {
         quote!(())
+    } else {
+        result.to_token_stream()
     }
 }
 
-/// What an `impl Run` needs in order to compile, and nothing that works.
-fn run_stand_in(implementation: &ItemImpl, arguments: &Arguments) -> TokenStream {
+/// The impl, of a trait of its own that asks for nothing more than is there, and what the value would have got from `Run`.
+fn impl_stand_in(implementation: &ItemImpl, arguments: &Arguments) -> TokenStream {
     let ItemImpl {
         generics, self_ty, ..
     } = implementation;
-    let is_run = implementation
-        .trait_
-        .as_ref()
-        .and_then(|(path, _)| path.segments.last())
-        .is_some_and(|last| last.ident == "Run");
-    if !is_run {
-        return TokenStream::new();
-    }
-    let span = generated_at(syn::spanned::Spanned::span(self_ty));
+    let span = generated_at(self_ty.span());
     let mproc = arguments.mproc(span);
-    let (parameters, _, conditions) = generics.split_for_impl();
-    let predicates = conditions.map(|conditions| &conditions.predicates);
-    quote_spanned! {span=>
-        impl #parameters #mproc::__private::Registered for #self_ty where Self: 'static, #predicates {
-            type Value = <Self as #mproc::Run>::Output;
-            const NAME: &'static str = "";
-            const EXPLICIT: bool = false;
-            const POSITION: #mproc::__private::Position =
-                #mproc::__private::Position { package: ::core::option::Option::None, file: "", line: 0, column: 0 };
-            fn call(
-                _: &mut #mproc::__private::Incoming,
-            ) -> ::core::result::Result<Self::Value, #mproc::__private::Undecodable> {
-                ::core::unreachable!()
+    let stand_in = Ident::new("StandInForRun", span);
+    let mut kept = implementation.clone();
+    kept.attrs.retain(|attribute| !is_entry(attribute.path()));
+    kept.trait_ = kept
+        .trait_
+        .map(|(_, for_token)| (stand_in.clone().into(), for_token));
+    let declared = implementation.items.iter().map(|item| match item {
+        ImplItem::Type(chosen) => {
+            let name = &chosen.ident;
+            quote_spanned!(span=> type #name;)
+        }
+        ImplItem::Fn(method) => {
+            let mut signature = method.sig.clone();
+            if let Some(FnArg::Receiver(receiver)) = signature.inputs.first_mut() {
+                receiver.mutability = None;
             }
-            fn value() -> #mproc::__private::Wire<Self::Value> { ::core::unreachable!() }
-            fn exit_code(_: &Self::Value) -> i32 { ::core::unreachable!() }
+            quote_spanned!(span=> #signature;)
         }
-        impl #parameters #mproc::__private::RegisteredRun for #self_ty where Self: 'static, #predicates {
-            fn into_arguments(self) -> #mproc::__private::Arguments { ::core::unreachable!() }
-        }
+        _ => TokenStream::new(),
+    });
+    let output = run_output(implementation).filter(|output| borrows_in(output).is_empty());
+    let output = output.map_or_else(|| quote!(()), ToTokens::to_token_stream);
+    let (parameters, _, conditions) = generics.split_for_impl();
+    quote_spanned! {span=>
+        #[allow(dead_code, async_fn_in_trait)]
+        const _: () = {
+            trait #stand_in { #(#declared)* }
+            #kept
+            impl #parameters #self_ty #conditions {
+                fn run(self) -> #output { ::core::unreachable!() }
+                fn spawn(self) -> #mproc::Result<#mproc::Child<#output>> { ::core::unreachable!() }
+                fn process(self) -> #mproc::Process<#output> { ::core::unreachable!() }
+                fn bind(self) -> #mproc::Call<#output> { ::core::unreachable!() }
+            }
+        };
     }
 }

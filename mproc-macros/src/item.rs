@@ -64,6 +64,10 @@ fn parse_kind(input: ParseStream<'_>) -> syn::Result<Kind> {
     let start = input.fork();
     let attributes = input.call(Attribute::parse_outer)?;
     let visibility = input.parse()?;
+    // `safe fn` stands in an extern block, where the want of a body is what there is to say.
+    if input.peek(Token![safe]) && input.peek2(Token![fn]) {
+        input.parse::<Token![safe]>()?;
+    }
     if stands_before_fn(input) {
         let signature = input.parse()?;
         let body = if input.peek(syn::token::Brace) {

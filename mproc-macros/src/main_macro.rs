@@ -19,18 +19,31 @@ pub(crate) fn expand(input: TokenStream) -> syn::Result<TokenStream> {
             format!("`main!` needs to know what to run; {BOTH_FORMS}"),
         ));
     }
-    match Parser::parse2(parse_path, input.clone()) {
-        Ok(path) => Ok(main_of_path(&path)),
-        Err(_) => Parser::parse2(parse_main, input).map(|main| main_of_function(&main)),
+    if let Ok(path) = Parser::parse2(parse_path, input.clone()) {
+        return Ok(main_of_path(&path));
     }
+    refuse_call(input.clone())?;
+    Parser::parse2(parse_main, input).map(|main| main_of_function(&main))
 }
 
 /// `mproc::main!(run);`
 fn parse_path(input: ParseStream<'_>) -> syn::Result<Path> {
-    let path = input.parse()?;
+    let path: Path = input.parse()?;
     // rustfmt, or a hand, may leave one.
     input.parse::<Option<Token![,]>>()?;
     Ok(path)
+}
+
+/// `mproc::main!(run())` has one token too many, which the general message would not say.
+fn refuse_call(input: TokenStream) -> syn::Result<()> {
+    if let Ok(call) = syn::parse2::<syn::ExprCall>(input) {
+        let arguments = &call.args;
+        let parentheses = quote_spanned!(call.paren_token.span.join()=> (#arguments));
+        let message =
+            "`main!` takes the path of the function and calls it itself; leave the parentheses out";
+        return Err(Error::new_spanned(parentheses, message));
+    }
+    Ok(())
 }
 
 fn main_of_path(path: &Path) -> TokenStream {
@@ -197,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_not_a_main() {
         assert!(refused(quote!()).contains("what to run"));
-        assert!(refused(quote!(run())).contains("not a `main`"));
+        assert!(refused(quote!(run())).contains("parentheses"));
         assert!(refused(quote!(|| {})).contains("not a `main`"));
         assert!(
             refused(quote!(

@@ -7,7 +7,7 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{
     Attribute, Error, FnArg, GenericParam, ImplItem, ItemImpl, Path, ReturnType, Safety, Signature,
-    Type,
+    Type, TypeReference,
 };
 
 use crate::borrowed::{Borrow, borrows_in, owned, owned_path, text};
@@ -58,7 +58,7 @@ fn check_function(function: &Function) -> syn::Result<()> {
     let Some(body) = &function.body else {
         return Err(Error::new_spanned(
             &signature.ident,
-            "an entry needs a body; a child process has to find this very function",
+            "an entry needs a body; write a function that makes this call, and put `#[mproc::entry]` on it",
         ));
     };
     // These two say that the whole item is in the wrong place, and the rest would only follow from it.
@@ -68,9 +68,8 @@ fn check_function(function: &Function) -> syn::Result<()> {
     let refusals = &mut Refusals::default();
     check_attributes(&function.attributes, refusals);
     check_qualifiers(signature, refusals);
-    let result_borrows = check_result(signature, refusals);
-    check_generics(signature, result_borrows, refusals);
-    check_parameters(signature, refusals);
+    let borrows = check_result(signature, refusals) | check_parameters(signature, refusals);
+    check_generics(signature, borrows, refusals);
     std::mem::take(refusals).into_result()
 }
 
@@ -126,6 +125,14 @@ fn self_type_in_body(body: &TokenStream) -> Option<TokenTree> {
     }
 }
 
+/// True if no type can be declared where the function stands.
+pub(crate) fn is_misplaced(function: &Function) -> bool {
+    match &function.body {
+        Some(body) => check_place(&function.signature, body).is_err(),
+        None => true,
+    }
+}
+
 fn check_name(signature: &Signature) -> syn::Result<()> {
     if signature.ident == "main" {
         let message = "`main` cannot be an entry; write `mproc::main! { fn main() … }` around it, and mark the functions that it starts";
@@ -158,6 +165,14 @@ pub(crate) fn is_entry(path: &Path) -> bool {
 }
 
 fn check_qualifiers(signature: &Signature, refusals: &mut Refusals) {
+    if let Some(variadic) = &signature.variadic {
+        // Only `unsafe extern` functions are variadic, so that is no mistake of its own.
+        refusals.refuse(
+            variadic,
+            "an entry cannot be variadic; take the arguments as a `Vec`",
+        );
+        return;
+    }
     if let Some(token) = &signature.asyncness {
         refusals.refuse(
             token,
@@ -177,15 +192,9 @@ fn check_qualifiers(signature: &Signature, refusals: &mut Refusals) {
             format!("an entry cannot be `{abi_text}`; take `{abi_text}` off, or write a plain function that makes this call"),
         );
     }
-    if let Some(variadic) = &signature.variadic {
-        refusals.refuse(
-            variadic,
-            "an entry cannot be variadic; take the arguments as a `Vec`",
-        );
-    }
 }
 
-fn check_generics(signature: &Signature, result_borrows: bool, refusals: &mut Refusals) {
+fn check_generics(signature: &Signature, borrows: bool, refusals: &mut Refusals) {
     let by_name = "a child process finds its entry by name, so each entry is one function";
     for parameter in &signature.generics.params {
         match parameter {
@@ -203,8 +212,8 @@ fn check_generics(signature: &Signature, result_borrows: bool, refusals: &mut Re
                 );
                 refusals.refuse(&parameter.ident, message);
             }
-            // The lifetime is there for the borrow in the result, which is refused where it stands.
-            GenericParam::Lifetime(_) if result_borrows => {}
+            // The lifetime is there for a borrow that is refused where it stands.
+            GenericParam::Lifetime(_) if borrows => {}
             GenericParam::Lifetime(parameter) => {
                 let lifetime = &parameter.lifetime;
                 let message = format!(
@@ -216,8 +225,9 @@ fn check_generics(signature: &Signature, result_borrows: bool, refusals: &mut Re
     }
 }
 
-fn check_parameters(signature: &Signature, refusals: &mut Refusals) {
-    let declares_lifetimes = signature.generics.lifetimes().next().is_some();
+/// Refuses what cannot travel, and returns true if a borrow inside a type was among it.
+fn check_parameters(signature: &Signature, refusals: &mut Refusals) -> bool {
+    let mut borrows = false;
     for input in &signature.inputs {
         let FnArg::Typed(parameter) = input else {
             continue;
@@ -233,40 +243,57 @@ fn check_parameters(signature: &Signature, refusals: &mut Refusals) {
             );
         }
         match without_groups(&parameter.ty) {
-            Type::Reference(reference) if reference.mutability.is_some() => {
-                let message = format!(
-                    "an entry cannot take `&mut`; the child would change a copy of its own: take `{}` and return it",
-                    owned(&reference.elem)
-                );
-                refusals.refuse(reference, message);
-            }
-            Type::Reference(reference) => {
-                if let Some(lifetime) = reference.lifetime.as_ref().filter(|_| !declares_lifetimes) {
-                    let message = format!(
-                        "leave the lifetime `{lifetime}` out and write `&{}`; what the child is lent lives as long as the call there",
-                        text(&reference.elem)
-                    );
-                    refusals.refuse(lifetime, message);
-                }
-                if let Type::Reference(second) = without_groups(&reference.elem) {
-                    let elem = innermost(second);
-                    refusals.refuse(second, format!("an entry can be lent one reference deep; write `&{}`", text(elem)));
-                } else {
-                    check_travels(&reference.elem, "take", refusals);
-                }
-            }
+            Type::Reference(reference) => borrows |= check_lent(reference, signature, refusals),
             Type::FnPtr(pointer) => refusals.refuse(
                 pointer,
                 "an entry cannot take a function pointer; it means nothing in another process: take an `mproc::Call`",
             ),
-            _ => {
-                check_travels(&parameter.ty, "take", refusals);
-            }
+            _ => borrows |= check_travels(&parameter.ty, "take", refusals),
         }
+    }
+    borrows
+}
+
+fn check_lent(reference: &TypeReference, signature: &Signature, refusals: &mut Refusals) -> bool {
+    if reference.mutability.is_some() {
+        let message = format!(
+            "an entry cannot take `&mut`; the child would change a copy of its own: take `{}` and return it",
+            owned(&reference.elem)
+        );
+        refusals.refuse(reference, message);
+        return false;
+    }
+    match (&reference.lifetime, without_groups(&reference.elem)) {
+        (_, Type::Reference(second)) => {
+            let message = format!(
+                "an entry can be lent one reference deep; write `&{}`",
+                text(innermost(second))
+            );
+            refusals.refuse(reference, message);
+            false
+        }
+        (_, Type::TraitObject(object)) => {
+            let message = format!(
+                "an entry cannot be lent `{}`; the child has to know the type: name it",
+                text(&object)
+            );
+            refusals.refuse(object, message);
+            false
+        }
+        // A lifetime that the function declares is refused where it is declared.
+        (Some(lifetime), elem) if signature.generics.lifetimes().next().is_none() => {
+            let message = format!(
+                "leave the lifetime `{lifetime}` out and write `&{}`; what the child is lent lives as long as the call there",
+                text(elem)
+            );
+            refusals.refuse(lifetime, message);
+            check_travels(elem, "take", refusals)
+        }
+        (_, elem) => check_travels(elem, "take", refusals),
     }
 }
 
-fn innermost(reference: &syn::TypeReference) -> &Type {
+fn innermost(reference: &TypeReference) -> &Type {
     match without_groups(&reference.elem) {
         Type::Reference(deeper) => innermost(deeper),
         elem => elem,
@@ -336,6 +363,13 @@ fn check_travels(written: &Type, verb: &str, refusals: &mut Refusals) -> bool {
                 );
                 refusals.refuse(pointer, message);
             }
+            Borrow::Closure(closure) => {
+                let message = format!(
+                    "an entry cannot {verb} a closure, `{}`; code does not travel: make the closure's body an entry, and send an `mproc::Call` of it",
+                    text(closure)
+                );
+                refusals.refuse(closure, message);
+            }
             Borrow::ImplTrait(unnamed) => {
                 let message = format!(
                     "an entry cannot {verb} `impl Trait`; the other process has to know the type: name it in place of `{}`",
@@ -404,6 +438,16 @@ fn check_impl(implementation: &ItemImpl) -> syn::Result<()> {
         }
     }
     std::mem::take(refusals).into_result()
+}
+
+/// True for `impl Run for …`, by whatever path.
+pub(crate) fn is_run(implementation: &ItemImpl) -> bool {
+    let last = implementation
+        .trait_
+        .as_ref()
+        .and_then(|(path, _)| path.segments.last());
+    last.is_some_and(|last| last.ident == "Run" && last.arguments.is_none())
+        && implementation.modifiers.polarity.is_none()
 }
 
 #[cfg(test)]

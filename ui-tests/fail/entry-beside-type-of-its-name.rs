@@ -1,7 +1,6 @@
 // If this compiled, one name would mean two types.
 
-#[derive(Default)]
-struct report;
+mod report {}
 
 #[mproc::entry]
 fn report() {}

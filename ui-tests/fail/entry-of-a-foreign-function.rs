@@ -2,7 +2,7 @@
 
 unsafe extern "C" {
     #[mproc::entry]
-    safe fn abs(x: i32) -> i32;
+    fn abs(x: i32) -> i32;
 }
 
 fn main() {}

@@ -196,7 +196,7 @@ pub(super) fn run_child(mark: &Mark) -> ! {
     let exit_code = match call.resolve() {
         Err(error) => refuse(control, &error),
         Ok(call) => {
-            log::info!(target: "mproc", "child process calling {}", call.name());
+            log::info!(target: "mproc", "child process calling {}", call.short_name());
             // OK to assert: nothing of what the call leaves behind is looked at but the panic.
             match catch_unwind(AssertUnwindSafe(|| call.serve())) {
                 Ok(Ok(served)) => match served.value {

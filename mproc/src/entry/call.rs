@@ -252,8 +252,10 @@ impl AnyCall {
 pub(crate) struct Resolved(Call<()>);
 
 impl Resolved {
-    pub(crate) fn name(&self) -> &'static str {
-        self.0.name()
+    /// The function's own name, as it stands in the logs.
+    pub(crate) fn short_name(&self) -> &'static str {
+        let name = self.0.name();
+        name.rsplit("::").next().unwrap_or(name)
     }
 
     /// Calls the function and encodes what it returns.

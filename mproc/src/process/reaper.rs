@@ -57,7 +57,6 @@ fn start() -> Option<Arc<Reaper>> {
     };
     std::thread::Builder::new()
         .name("mproc-reaper".into())
-        .stack_size(64 * 1024)
         .spawn(run)
         .ok()?;
     Some(reaper)

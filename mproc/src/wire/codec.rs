@@ -1,20 +1,21 @@
 //! Values to bytes and back: the only file that knows which format is used.
 //!
-//! The format is [bincode] 2.0.1 through serde, little-endian with integers of fixed size. Fixed size, because between
-//! processes of one machine the bytes cost little and the packing much: a `Vec<i64>` is written about six and read about
-//! three times faster than with bincode's variable-length integers.
+//! The format is [bincode] 2.0.1, little-endian with integers of fixed size. Fixed size, because between processes of
+//! one machine bytes cost little and packing them much: a `Vec<i64>` is written about six times and read three times
+//! faster than with bincode's variable-length integers.
 //!
-//! bincode alone is not enough between processes that may be hostile, or merely wrong: nine bytes abort the reader by
-//! claiming a string of a terabyte, deep nesting overflows its stack, and a skipped field makes it read what was never
-//! written. The adapters in `strict` close those holes; this file sets them up, and turns errors into text.
+//! bincode's own serde front end is not enough between processes that may be hostile, or merely wrong: nine bytes abort
+//! the reader by claiming a string of a terabyte, deep nesting overflows its stack, and a skipped field makes it read
+//! what was never written. `strict` is the front end we use instead. This file lends it bincode's encoders and decoders
+//! of numbers, strings and bytes, and names the type in its errors.
 //!
 //! # If bincode must go
 //!
 //! It is unmaintained (RUSTSEC-2025-0141): 2.0.1 is the last release, 3.0.0 is a tombstone that does not compile, hence
-//! the exact pin. A successor has to be a serde format (our bounds are `Serialize` and `DeserializeOwned`) that decodes
-//! from a slice through a `DeserializeSeed`, reports what it has read, encodes into a writer of ours, and meets the
-//! three demands in `strict`. Then this file is the whole of the exchange. Both ends of a channel are always the same
-//! binary or agree on a version first, so the bytes themselves are no promise.
+//! the exact pin. What a successor has to provide is what `strict::Sink` and `strict::Source` ask for: to write a number,
+//! string or slice of bytes into a writer, and to read it from a slice, borrowing strings and bytes and looking whether
+//! they are there before it does anything in proportion to their length. Then this file is the whole of the exchange.
+//! Both ends of a channel are the same binary or agree on a version first, so the bytes themselves are no promise.
 //!
 //! [bincode]: https://docs.rs/bincode/2.0.1
 
@@ -22,18 +23,21 @@ use std::any::type_name;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 
 use bincode::config::{Configuration, Fixint, LittleEndian};
+use bincode::de::read::{BorrowReader, Reader};
+use bincode::de::{BorrowDecode, Decode, DecoderImpl};
 use bincode::enc::write::Writer;
+use bincode::enc::{Encode, EncoderImpl};
 use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::strict::{self, Allowance, Written};
+use super::strict::{self, Cause, Refusal, Sink, Source};
 
-const FORMAT: Configuration<LittleEndian, Fixint> =
-    bincode::config::standard().with_fixed_int_encoding();
+type Format = Configuration<LittleEndian, Fixint>;
+
+const FORMAT: Format = bincode::config::standard().with_fixed_int_encoding();
 
 /// Appends the encoding of `value` to `to`.
 ///
@@ -43,13 +47,8 @@ where
     T: Serialize + ?Sized,
     W: io::Write,
 {
-    let written = Written::nothing();
-    let writer = TellingWriter {
-        to,
-        written: &written,
-    };
-    bincode::serde::encode_into_writer(strict::checked(value, &written), writer, FORMAT)
-        .map_err(CodecError::encoding::<T>)
+    strict::write(value, ToWriter { to, written: 0 })
+        .map_err(|refusal| CodecError::new::<T>("encode", refusal))
 }
 
 /// Decodes one value from the front of `from` and moves `from` past it.
@@ -57,27 +56,135 @@ where
 /// After an error, `from` is where it was. Whatever the bytes, this reads no further than they go, and reserves and
 /// loops no more than in proportion to them.
 pub(crate) fn decode<T: DeserializeOwned>(from: &mut &[u8]) -> Result<T, CodecError> {
-    let allowance = Allowance::for_bytes(from.len());
-    let seed = strict::checked_seed(PhantomData::<T>, &allowance);
-    let (value, read) = bincode::serde::seed_decode_from_slice(seed, from, FORMAT)
-        .map_err(CodecError::decoding::<T>)?;
-    *from = &from[read..];
+    let (value, left) = strict::read(FromSlice { rest: from })
+        .map_err(|refusal| CodecError::new::<T>("decode", refusal))?;
+    *from = &from[from.len() - left..];
     Ok(value)
 }
 
-/// Writes to `to`, and says so to `written`.
-struct TellingWriter<'a, W> {
-    to: &'a mut W,
-    written: &'a Written,
+struct ToWriter<'w, W> {
+    to: &'w mut W,
+    written: usize,
 }
 
-impl<W: io::Write> Writer for TellingWriter<'_, W> {
+impl<W: io::Write> Writer for ToWriter<'_, W> {
     #[inline(always)]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.written.something();
+        let index = self.written;
+        self.written += bytes.len();
         self.to
             .write_all(bytes)
-            .map_err(|inner| EncodeError::Io { inner, index: 0 })
+            .map_err(|inner| EncodeError::Io { inner, index })
+    }
+}
+
+macro_rules! put {
+    ($($put:ident($type:ty)),* $(,)?) => {$(
+        #[inline]
+        fn $put(&mut self, value: $type) -> Result<(), Refusal> {
+            value
+                .encode(&mut EncoderImpl::new(self, FORMAT))
+                .map_err(not_written)
+        }
+    )*};
+}
+
+impl<W: io::Write> Sink for ToWriter<'_, W> {
+    put! {
+        put_bool(bool), put_char(char), put_f32(f32), put_f64(f64), put_str(&str), put_bytes(&[u8]),
+        put_i8(i8), put_i16(i16), put_i32(i32), put_i64(i64), put_i128(i128),
+        put_u8(u8), put_u16(u16), put_u32(u32), put_u64(u64), put_u128(u128),
+    }
+
+    #[inline]
+    fn written(&self) -> usize {
+        self.written
+    }
+}
+
+struct FromSlice<'de> {
+    rest: &'de [u8],
+}
+
+impl Reader for &mut FromSlice<'_> {
+    #[inline(always)]
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), DecodeError> {
+        bytes.copy_from_slice(self.take_bytes(bytes.len())?);
+        Ok(())
+    }
+}
+
+impl<'de> BorrowReader<'de> for &mut FromSlice<'de> {
+    #[inline(always)]
+    fn take_bytes(&mut self, length: usize) -> Result<&'de [u8], DecodeError> {
+        match self.rest.split_at_checked(length) {
+            Some((bytes, rest)) => {
+                self.rest = rest;
+                Ok(bytes)
+            }
+            None => Err(DecodeError::UnexpectedEnd {
+                additional: length - self.rest.len(),
+            }),
+        }
+    }
+}
+
+macro_rules! take {
+    ($($take:ident -> $type:ty),* $(,)?) => {$(
+        #[inline]
+        fn $take(&mut self) -> Result<$type, Refusal> {
+            <$type>::decode(&mut DecoderImpl::new(self, FORMAT, ())).map_err(not_read)
+        }
+    )*};
+}
+
+impl<'de> Source<'de> for FromSlice<'de> {
+    take! {
+        take_bool -> bool, take_char -> char, take_f32 -> f32, take_f64 -> f64,
+        take_i8 -> i8, take_i16 -> i16, take_i32 -> i32, take_i64 -> i64, take_i128 -> i128,
+        take_u8 -> u8, take_u16 -> u16, take_u32 -> u32, take_u64 -> u64, take_u128 -> u128,
+    }
+
+    // Borrowed, because bincode reserves what an owned string claims before it looks whether the bytes are there.
+
+    #[inline]
+    fn take_str(&mut self) -> Result<&'de str, Refusal> {
+        <&str>::borrow_decode(&mut DecoderImpl::new(self, FORMAT, ())).map_err(not_read)
+    }
+
+    #[inline]
+    fn take_bytes(&mut self) -> Result<&'de [u8], Refusal> {
+        <&[u8]>::borrow_decode(&mut DecoderImpl::new(self, FORMAT, ())).map_err(not_read)
+    }
+
+    #[inline]
+    fn left(&self) -> usize {
+        self.rest.len()
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn not_written(error: EncodeError) -> Refusal {
+    match error {
+        EncodeError::Io { inner, .. } => Refusal::io(inner),
+        other => Refusal::text(other),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn not_read(error: DecodeError) -> Refusal {
+    match error {
+        DecodeError::UnexpectedEnd { additional } => Refusal::text(format_args!(
+            "the bytes end too early, {additional} more are needed"
+        )),
+        DecodeError::Utf8 { inner } => {
+            Refusal::text(format_args!("a string is not UTF-8: {inner}"))
+        }
+        DecodeError::InvalidBooleanValue(byte) => Refusal::text(format_args!("{byte} is no bool")),
+        DecodeError::InvalidCharEncoding(_) => Refusal::text("a char is not UTF-8"),
+        other => Refusal::text(other),
     }
 }
 
@@ -89,51 +196,13 @@ pub(crate) struct CodecError {
     cause: Cause,
 }
 
-#[derive(Debug)]
-enum Cause {
-    /// The writer failed.
-    Io(io::Error),
-    /// The value cannot be carried, or the bytes are none of it.
-    Other(Box<str>),
-}
-
 impl CodecError {
     #[cold]
-    fn encoding<T: ?Sized>(error: EncodeError) -> Self {
-        let cause = match error {
-            EncodeError::Io { inner, .. } => Cause::Io(inner),
-            EncodeError::OtherString(text) => Cause::Other(text.into()),
-            other => Cause::Other(other.to_string().into()),
-        };
+    fn new<T: ?Sized>(action: &'static str, refusal: Refusal) -> Self {
         Self {
-            action: "encode",
+            action,
             type_name: type_name::<T>(),
-            cause,
-        }
-    }
-
-    #[cold]
-    fn decoding<T>(error: DecodeError) -> Self {
-        let text = match error {
-            DecodeError::OtherString(text) => text,
-            DecodeError::UnexpectedEnd { additional } => {
-                format!("the bytes end too early, {additional} more are needed")
-            }
-            DecodeError::Utf8 { inner } => format!("a string is not UTF-8: {inner}"),
-            DecodeError::InvalidBooleanValue(byte) => format!("{byte} is no bool"),
-            DecodeError::InvalidCharEncoding(_) => "a char is not UTF-8".into(),
-            DecodeError::UnexpectedVariant {
-                type_name, found, ..
-            } => {
-                format!("{found} is no variant of `{type_name}`")
-            }
-            DecodeError::OutsideUsizeRange(length) => format!("a length of {length}"),
-            other => other.to_string(),
-        };
-        Self {
-            action: "decode",
-            type_name: type_name::<T>(),
-            cause: Cause::Other(text.into()),
+            cause: refusal.into_cause(),
         }
     }
 }
@@ -148,9 +217,7 @@ impl fmt::Display for CodecError {
         match cause {
             // The cause itself is in `source`.
             Cause::Io(_) => write!(f, "cannot write a value of type `{type_name}`"),
-            Cause::Other(text) => {
-                write!(f, "cannot {action} a value of type `{type_name}`: {text}")
-            }
+            Cause::Text(text) => write!(f, "cannot {action} a value of type `{type_name}`: {text}"),
         }
     }
 }
@@ -159,7 +226,7 @@ impl Error for CodecError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.cause {
             Cause::Io(error) => Some(error),
-            Cause::Other(_) => None,
+            Cause::Text(_) => None,
         }
     }
 }
@@ -169,6 +236,7 @@ mod tests {
     use std::borrow::Cow;
     use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, LinkedList, VecDeque};
     use std::fmt::Debug;
+    use std::marker::PhantomData;
     use std::net::{IpAddr, SocketAddr};
     use std::num::{NonZeroU32, Wrapping};
     use std::ops::{Bound, Range, RangeInclusive};
@@ -375,9 +443,9 @@ mod tests {
             refused_by_decode::<Box<str>>(&bytes, "");
             refused_by_decode::<PathBuf>(&bytes, "");
             refused_by_decode::<std::ffi::CString>(&bytes, "");
-            refused_by_decode::<Vec<u8>>(&bytes, "elements in a message of 9 bytes");
-            refused_by_decode::<HashMap<u8, u8>>(&bytes, "elements in a message of 9 bytes");
-            refused_by_decode::<VecDeque<String>>(&bytes, "elements in a message of 9 bytes");
+            refused_by_decode::<Vec<u8>>(&bytes, "elements are claimed by a message with");
+            refused_by_decode::<HashMap<u8, u8>>(&bytes, "elements are claimed by a message with");
+            refused_by_decode::<VecDeque<String>>(&bytes, "elements are claimed by a message with");
         }
     }
 
@@ -393,7 +461,7 @@ mod tests {
                     f.write_str("a sequence")
                 }
                 fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<Trusting, A::Error> {
-                    assert!(access.size_hint().unwrap() <= 16);
+                    assert!(access.size_hint().unwrap() <= 8);
                     Ok(Trusting)
                 }
             }
@@ -412,7 +480,10 @@ mod tests {
     fn elements_without_bytes_are_bounded() {
         let start = Instant::now();
         let many = (1u64 << 36).to_le_bytes();
-        refused_by_decode::<Vec<()>>(&many, "68719476736 elements in a message of 8 bytes");
+        refused_by_decode::<Vec<()>>(
+            &many,
+            "68719476736 elements are claimed by a message with 0 bytes left",
+        );
         refused_by_decode::<HashMap<(), ()>>(&many, "68719476736 elements");
         refused_by_encode(&vec![(); 1 << 36], "elements that take no bytes");
         refused_by_encode(&vec![Box::new(()); (1 << 20) + 1], "no bytes");
@@ -423,7 +494,7 @@ mod tests {
         for _ in 0..1000 {
             bytes.extend((1u64 << 19).to_le_bytes());
         }
-        refused_by_decode::<Vec<Vec<()>>>(&bytes, "elements in a message of");
+        refused_by_decode::<Vec<Vec<()>>>(&bytes, "elements are claimed by a message with");
         assert!(start.elapsed() < Duration::from_secs(10));
 
         comes_back(vec![(); 1 << 20]);
@@ -573,6 +644,8 @@ mod tests {
         ] {
             refused_by_decode::<AdjacentlyTagged>(&encoded(&adjacently), instead);
         }
+        let json = serde_json::json!({"a": [1, "b"]});
+        refused_by_decode::<serde_json::Value>(&encoded(&json), instead);
         refused_by_decode::<serde::de::IgnoredAny>(&[0], instead);
         refused_by_encode(&UnknownLength, "collect it into a `Vec`");
     }

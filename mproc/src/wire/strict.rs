@@ -1,445 +1,421 @@
-//! Serde adapters that make a compact binary format safe to use between processes.
+//! A serde serializer and deserializer that trust neither the bytes nor the types.
 //!
-//! A format without field names and type tags trusts both sides: the sender's `Serialize` to write what the receiver's
-//! `Deserialize` will ask for, and the bytes to claim no more than they hold. This file wraps such a format's
-//! serializer and deserializer and takes nothing on trust. It names no format; `codec` applies it to one.
+//! A format without field names and type tags is fast because both sides are assumed to agree: the sender's `Serialize`
+//! writes what the receiver's `Deserialize` will ask for, and the bytes claim no more than they hold. Between processes
+//! neither is sure. This file decides how values are laid out and checks all of it on the way; how a number, a string or
+//! a run of bytes is written is left to a [`Sink`] and a [`Source`], which `codec` builds from the format's own code.
 //!
-//! | trap | what happens here |
-//! |------|-------------------|
-//! | a length in the bytes reserves memory before the bytes are there | strings and byte buffers are read as borrowed ones, which exist before anything is copied; other lengths are bounded by [`Allowance`] |
-//! | elements that take no bytes, `Vec<()>`, are claimed by the billion | [`Written`] and [`Allowance`] bound them on both sides |
+//! | what can go wrong | what happens here |
+//! |-------------------|-------------------|
+//! | a length in the bytes reserves memory before the bytes are there | strings and byte buffers are borrowed from the bytes and then copied; hints are no larger than the bytes that are left |
+//! | elements that take no bytes, `Vec<()>`, are claimed by the billion | [`MAX_EMPTY_ELEMENTS`], on both sides |
 //! | nesting overflows the stack | [`MAX_DEPTH`], on both sides |
-//! | fields left out on one side (`skip_serializing_if`, `default`) shift all that follows | structs and variants carry their number of fields; a skipped named field is an error when it is written |
-//! | the announced length of a sequence is not what was written, or not all of it is read | counted, an error on the side that is wrong |
-//! | serde attributes that need a self-describing format | an error that says what to write instead |
+//! | a field left out on one side (`skip_serializing_if`, `default`) shifts all that follows | structs and variants carry the number of their fields; a skipped named field is an error when it is written |
+//! | a sequence is announced with another length than it has, or read in part | counted, an error on the side that is wrong |
+//! | serde attributes ask for a self-describing format | an error that says what to write instead |
 //!
-//! Every adapter is a [`Within`]: something serde hands around, and the [`Place`] in the message where it is used.
-//! Nothing here is global, so encoding inside of a `Serialize` (a message in a message) starts afresh and disturbs nothing.
+//! # Layout
 //!
-//! What an inner format must do: give `SeqAccess::size_hint` and `MapAccess::size_hint` exactly, offer borrowed strings
-//! and bytes, and treat a tuple as its elements in a row.
+//! | value | is |
+//! |-------|----|
+//! | number, `char`, string, bytes | whatever the sink makes of it |
+//! | `()`, unit struct | nothing |
+//! | `None`, `Some(value)` | `u8` 0; `u8` 1 and the value |
+//! | newtype struct | its value |
+//! | tuple, array | the elements |
+//! | sequence, map | `u64` length, and the elements; key, value, key, value |
+//! | struct, tuple struct | `u16` number of fields, and the fields |
+//! | variant | `u32` index, and what a unit, newtype, tuple struct or struct would be |
+//!
+//! A value that is written with one of these shapes must be read with the same. serde's derives keep to that; an
+//! implementation by hand that writes a struct and reads a tuple does not, and gets an error or another value.
 
-use std::cell::Cell;
 use std::fmt;
+use std::io;
 
-use serde::de::{self, Deserializer, Error as _};
+use serde::de::value::U32Deserializer;
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
 use serde::ser::{self, Serialize, Serializer};
 
 /// How deep a value may nest. Sequences, maps, tuples, structs, variants with fields, `Some` and newtypes each count one.
 ///
-/// Measured in a debug build, a level takes 1 to 4 KiB of stack to read (7 KiB where each holds half a KiB in fields) and
-/// less to write, so this many fit into half of the 2 MiB that a Rust thread has. A release build takes a fifth.
-pub(super) const MAX_DEPTH: u32 = 200;
+/// Measured in a debug build, a level takes 0.6 to 2 KiB of stack to read (5 KiB where each holds half a KiB in fields)
+/// and a third of that to write, so this many leave more than half of the 2 MiB that a Rust thread has. A release build
+/// takes a fifth.
+pub(super) const MAX_DEPTH: u32 = 256;
 
 /// How many elements that take no bytes (`()` and the like) a message may hold. That many are read in a moment, and nobody
 /// sends more of them on purpose.
 const MAX_EMPTY_ELEMENTS: usize = 1 << 20;
 
-/// The elements of all sequences and maps of one message that is being written.
-///
-/// Bytes are not counted, because a counter that every write reads and writes back takes longer than the write itself.
-/// Instead, each sequence looks whether its first element took bytes, and takes the others to do the same. Where that
-/// is wrong (a hand-written `Serialize` that writes nothing now and then), it is the reader that refuses.
-pub(super) struct Written {
-    /// Set by every write, cleared by a sequence before its first element, and set again after its last.
-    any: Cell<bool>,
-    empty_elements: Cell<usize>,
+/// Where the parts of a value that have no parts themselves are written.
+pub(super) trait Sink {
+    fn put_bool(&mut self, value: bool) -> Result<(), Refusal>;
+    fn put_i8(&mut self, value: i8) -> Result<(), Refusal>;
+    fn put_i16(&mut self, value: i16) -> Result<(), Refusal>;
+    fn put_i32(&mut self, value: i32) -> Result<(), Refusal>;
+    fn put_i64(&mut self, value: i64) -> Result<(), Refusal>;
+    fn put_i128(&mut self, value: i128) -> Result<(), Refusal>;
+    fn put_u8(&mut self, value: u8) -> Result<(), Refusal>;
+    fn put_u16(&mut self, value: u16) -> Result<(), Refusal>;
+    fn put_u32(&mut self, value: u32) -> Result<(), Refusal>;
+    fn put_u64(&mut self, value: u64) -> Result<(), Refusal>;
+    fn put_u128(&mut self, value: u128) -> Result<(), Refusal>;
+    fn put_f32(&mut self, value: f32) -> Result<(), Refusal>;
+    fn put_f64(&mut self, value: f64) -> Result<(), Refusal>;
+    fn put_char(&mut self, value: char) -> Result<(), Refusal>;
+    fn put_str(&mut self, value: &str) -> Result<(), Refusal>;
+    fn put_bytes(&mut self, value: &[u8]) -> Result<(), Refusal>;
+    /// How many bytes were written so far.
+    fn written(&self) -> usize;
 }
 
-impl Written {
-    pub(super) fn nothing() -> Self {
-        Self {
-            any: Cell::new(false),
-            empty_elements: Cell::new(0),
+/// Where they are read again.
+pub(super) trait Source<'de> {
+    fn take_bool(&mut self) -> Result<bool, Refusal>;
+    fn take_i8(&mut self) -> Result<i8, Refusal>;
+    fn take_i16(&mut self) -> Result<i16, Refusal>;
+    fn take_i32(&mut self) -> Result<i32, Refusal>;
+    fn take_i64(&mut self) -> Result<i64, Refusal>;
+    fn take_i128(&mut self) -> Result<i128, Refusal>;
+    fn take_u8(&mut self) -> Result<u8, Refusal>;
+    fn take_u16(&mut self) -> Result<u16, Refusal>;
+    fn take_u32(&mut self) -> Result<u32, Refusal>;
+    fn take_u64(&mut self) -> Result<u64, Refusal>;
+    fn take_u128(&mut self) -> Result<u128, Refusal>;
+    fn take_f32(&mut self) -> Result<f32, Refusal>;
+    fn take_f64(&mut self) -> Result<f64, Refusal>;
+    fn take_char(&mut self) -> Result<char, Refusal>;
+    fn take_str(&mut self) -> Result<&'de str, Refusal>;
+    fn take_bytes(&mut self) -> Result<&'de [u8], Refusal>;
+    /// How many bytes are left.
+    fn left(&self) -> usize;
+}
+
+/// Writes `value` to `sink`.
+pub(super) fn write<T, S>(value: &T, sink: S) -> Result<(), Refusal>
+where
+    T: Serialize + ?Sized,
+    S: Sink,
+{
+    let mut output = Output {
+        sink,
+        empty_elements: 0,
+    };
+    value.serialize(Writing {
+        output: &mut output,
+        levels_left: MAX_DEPTH,
+    })
+}
+
+/// Reads a value from `source`, and returns it with how many bytes are left.
+pub(super) fn read<'de, T, S>(source: S) -> Result<(T, usize), Refusal>
+where
+    T: Deserialize<'de>,
+    S: Source<'de>,
+{
+    let bytes = source.left();
+    let mut input = Input {
+        source,
+        elements_left: bytes.saturating_add(MAX_EMPTY_ELEMENTS),
+    };
+    let value = T::deserialize(Reading {
+        input: &mut input,
+        levels_left: MAX_DEPTH,
+    })?;
+    Ok((value, input.source.left()))
+}
+
+/// Why a value was not written or read.
+// Boxed, so that the results on the way are one or two registers.
+#[derive(Debug)]
+pub(super) struct Refusal(Box<Cause>);
+
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// The writer failed.
+    Io(io::Error),
+    /// The value cannot be carried, or the bytes are none of it.
+    Text(Box<str>),
+}
+
+// All constructors are cold and out of line, so that what surrounds them stays small enough to be inlined.
+impl Refusal {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn text(reason: impl fmt::Display) -> Self {
+        Self(Box::new(Cause::Text(reason.to_string().into())))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn io(error: io::Error) -> Self {
+        Self(Box::new(Cause::Io(error)))
+    }
+
+    pub(super) fn into_cause(self) -> Cause {
+        *self.0
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Cause::Io(error) => fmt::Display::fmt(error, f),
+            Cause::Text(text) => f.write_str(text),
         }
     }
+}
 
-    /// To be called by the writer whenever it is given bytes.
-    #[inline(always)]
-    pub(super) fn something(&self) {
-        self.any.set(true);
-    }
+impl std::error::Error for Refusal {}
 
-    fn add_empty_elements<E: ser::Error>(&self, count: usize) -> Result<(), E> {
-        let sum = self.empty_elements.get().saturating_add(count);
-        self.empty_elements.set(sum);
-        if sum <= MAX_EMPTY_ELEMENTS {
-            Ok(())
-        } else {
-            Err(refuse_to_write(TooManyEmptyElements))
-        }
+impl ser::Error for Refusal {
+    fn custom<T: fmt::Display>(reason: T) -> Self {
+        Self::text(reason)
     }
 }
 
-/// What the bytes of one message may claim while it is read.
-///
-/// Elements either take a byte at least, or there are no more than [`MAX_EMPTY_ELEMENTS`] of them; so the claims of all
-/// sequences and maps add up to no more than that and the bytes there are. One allowance for the whole message, because
-/// one for each sequence would be multiplied by nesting them.
-pub(super) struct Allowance {
-    bytes: usize,
-    elements: Cell<usize>,
-}
-
-impl Allowance {
-    pub(super) fn for_bytes(bytes: usize) -> Self {
-        Self {
-            bytes,
-            elements: Cell::new(bytes.saturating_add(MAX_EMPTY_ELEMENTS)),
-        }
-    }
-
-    #[inline]
-    fn claim<E: de::Error>(&self, elements: Option<usize>) -> Result<(), E> {
-        let elements = elements.unwrap_or(usize::MAX);
-        match self.elements.get().checked_sub(elements) {
-            Some(left) => {
-                self.elements.set(left);
-                Ok(())
-            }
-            None => Err(refuse_to_read(TooManyElements {
-                elements,
-                bytes: self.bytes,
-            })),
-        }
-    }
-
-    /// How many elements a visitor may reserve room for, in case it believes in hints: not more than there are bytes.
-    #[inline]
-    fn reservable(&self, elements: Option<usize>) -> Option<usize> {
-        elements.map(|elements| elements.min(self.bytes))
-    }
-}
-
-/// Where in a message a value stands. `M` is [`Written`] or [`Allowance`].
-struct Place<'m, M> {
-    message: &'m M,
-    levels_left: u32,
-}
-
-impl<M> Copy for Place<'_, M> {}
-
-impl<M> Clone for Place<'_, M> {
-    #[inline]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<'m, M> Place<'m, M> {
-    fn top(message: &'m M) -> Self {
-        Self {
-            message,
-            levels_left: MAX_DEPTH,
-        }
-    }
-
-    /// The place of what stands inside the value that stands here, or `None` when that would be too deep.
-    #[inline]
-    fn inside(self) -> Option<Self> {
-        let levels_left = self.levels_left.checked_sub(1)?;
-        Some(Self {
-            levels_left,
-            ..self
-        })
-    }
-}
-
-impl Place<'_, Written> {
-    #[inline]
-    fn inside_written<E: ser::Error>(self) -> Result<Self, E> {
-        self.inside().ok_or_else(|| refuse_to_write(TooDeep))
-    }
-}
-
-impl Place<'_, Allowance> {
-    #[inline]
-    fn inside_read<E: de::Error>(self) -> Result<Self, E> {
-        self.inside().ok_or_else(|| refuse_to_read(TooDeep))
-    }
-}
-
-/// Something serde hands around, at its place: a value or serializer in `Writing`, and in `Reading` a deserializer, seed,
-/// visitor or access.
-pub(super) struct Within<'m, T, M> {
-    it: T,
-    place: Place<'m, M>,
-}
-
-type Writing<'m, T> = Within<'m, T, Written>;
-type Reading<'m, T> = Within<'m, T, Allowance>;
-
-/// Wraps a value for encoding. The caller's writer tells `written` of every write.
-pub(super) fn checked<'m, T: ?Sized>(value: &'m T, written: &'m Written) -> Writing<'m, &'m T> {
-    Within {
-        it: value,
-        place: Place::top(written),
-    }
-}
-
-/// Wraps a seed for decoding.
-pub(super) fn checked_seed<T>(seed: T, allowance: &Allowance) -> Reading<'_, T> {
-    Within {
-        it: seed,
-        place: Place::top(allowance),
+impl de::Error for Refusal {
+    fn custom<T: fmt::Display>(reason: T) -> Self {
+        Self::text(reason)
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What can be wrong
-
-// Both are out of line, so that what surrounds them stays small enough to be inlined: that is worth a factor of two.
+// The reasons
 
 #[cold]
 #[inline(never)]
-fn refuse_to_write<E: ser::Error>(reason: impl fmt::Display) -> E {
-    E::custom(reason)
+fn too_deep() -> Refusal {
+    Refusal::text(format_args!(
+        "nested deeper than {MAX_DEPTH} levels: send a flat form of it, such as a `Vec` of nodes with indices"
+    ))
 }
 
 #[cold]
 #[inline(never)]
-fn refuse_to_read<E: de::Error>(reason: impl fmt::Display) -> E {
-    E::custom(reason)
+fn too_many_empty_elements() -> Refusal {
+    Refusal::text(format_args!(
+        "more than {MAX_EMPTY_ELEMENTS} elements that take no bytes: send their number"
+    ))
 }
 
-struct TooDeep;
-
-impl fmt::Display for TooDeep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "nested deeper than {MAX_DEPTH} levels: send a flat form of it, such as a `Vec` of nodes with indices"
-        )
-    }
+#[cold]
+#[inline(never)]
+fn too_many_elements(claimed: u64, left: usize) -> Refusal {
+    Refusal::text(format_args!(
+        "{claimed} elements are claimed by a message with {left} bytes left"
+    ))
 }
 
-struct TooManyEmptyElements;
-
-impl fmt::Display for TooManyEmptyElements {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "more than {MAX_EMPTY_ELEMENTS} elements that take no bytes: send their number"
-        )
-    }
+#[cold]
+#[inline(never)]
+fn wrong_length(announced: usize, left: usize) -> Refusal {
+    let than = if left == 0 { "more" } else { "fewer" };
+    Refusal::text(format_args!(
+        "`Serialize` announced {announced} elements and wrote {than}"
+    ))
 }
 
-struct TooManyElements {
-    elements: usize,
-    bytes: usize,
+#[cold]
+#[inline(never)]
+fn skipped_field(of: &'static str, field: &'static str) -> Refusal {
+    Refusal::text(format_args!(
+        "field `{field}` of `{of}` was skipped, and its reader would take what follows for it: remove \
+         `#[serde(skip_serializing_if = …)]` from the field"
+    ))
 }
 
-impl fmt::Display for TooManyElements {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { elements, bytes } = self;
-        write!(f, "{elements} elements in a message of {bytes} bytes")
-    }
+#[cold]
+#[inline(never)]
+fn too_many_fields(of: &'static str) -> Refusal {
+    Refusal::text(format_args!("`{of}` has more than {} fields", u16::MAX))
 }
 
-struct UnknownLength(&'static str);
-
-impl fmt::Display for UnknownLength {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
+#[cold]
+#[inline(never)]
+fn fields_differ(of: &'static str, written: u16, left: u16) -> Refusal {
+    let than = if left == 0 { "more" } else { "fewer" };
+    Refusal::text(format_args!(
+        "`{of}` was written with {written} fields and is read with {than}: remove serde attributes that leave a field \
+         out on one side only (`skip_serializing_if`, `skip_serializing`, `skip_deserializing`); `#[serde(skip)]` is \
+         fine"
+    ))
 }
 
-const SEQUENCE_OF_UNKNOWN_LENGTH: UnknownLength = UnknownLength(
-    "a sequence must know its length before its first element: collect it into a `Vec` first",
-);
+const SEQUENCE_OF_UNKNOWN_LENGTH: &str =
+    "a sequence must know its length before its first element: collect it into a `Vec` first";
 
-const MAP_OF_UNKNOWN_LENGTH: UnknownLength = UnknownLength(
-    "a map must know its length before its first entry (`#[serde(flatten)]` makes a struct a map that does not): make \
-     the flattened struct an ordinary field",
-);
-
-struct WrongLength {
-    announced: usize,
-    excess: bool,
-}
-
-impl fmt::Display for WrongLength {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { announced, excess } = self;
-        let than = if *excess { "more" } else { "fewer" };
-        write!(
-            f,
-            "`Serialize` announced {announced} elements and wrote {than}"
-        )
-    }
-}
-
-struct SkippedField {
-    of: &'static str,
-    field: &'static str,
-}
-
-impl fmt::Display for SkippedField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { of, field } = self;
-        write!(
-            f,
-            "field `{field}` of `{of}` was skipped, and its reader would take what follows for it: remove \
-             `#[serde(skip_serializing_if = …)]` from the field"
-        )
-    }
-}
-
-struct TooManyFields(&'static str);
-
-impl fmt::Display for TooManyFields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` has more than {} fields", self.0, u16::MAX)
-    }
-}
-
-struct FieldsDiffer {
-    of: &'static str,
-    written: u16,
-    read_more: bool,
-}
-
-impl fmt::Display for FieldsDiffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            of,
-            written,
-            read_more,
-        } = self;
-        let than = if *read_more { "more" } else { "fewer" };
-        write!(
-            f,
-            "`{of}` was written with {written} fields and is read with {than}: remove serde attributes that leave a \
-             field out on one side only (`skip_serializing_if`, `skip_serializing`, `skip_deserializing`); \
-             `#[serde(skip)]` is fine"
-        )
-    }
-}
+const MAP_OF_UNKNOWN_LENGTH: &str = "a map must know its length before its first entry (`#[serde(flatten)]` makes a \
+     struct a map that does not): make the flattened struct an ordinary field";
 
 const UNREAD_ELEMENTS: &str = "`Deserialize` left elements unread";
 
-const NOT_SELF_DESCRIBING: &str = "this type needs a self-describing format (`#[serde(untagged)]`, `#[serde(tag = …)]`, \
-     `serde_json::Value`): use an enum with serde's default representation, or send it as a string";
+const NOT_SELF_DESCRIBING: &str = "this type needs a self-describing format (`#[serde(untagged)]`, \
+     `#[serde(tag = …)]`, `serde_json::Value`): use an enum with serde's default representation, or send it as a string";
 
-const NAMES_ARE_NOT_SENT: &str = "this type reads names of fields, which are not sent (`#[serde(flatten)]`, `#[serde(tag = …, content = …)]`): make \
-     a flattened struct an ordinary field, use an enum with serde's default representation, or send it as a string";
+const NAMES_ARE_NOT_SENT: &str = "this type reads names of fields, which are not sent (`#[serde(flatten)]`, \
+     `#[serde(tag = …, content = …)]`): make a flattened struct an ordinary field, use an enum with serde's default \
+     representation, or send it as a string";
+
+/// One level further down.
+#[inline]
+fn inside(levels_left: u32) -> Result<u32, Refusal> {
+    levels_left.checked_sub(1).ok_or_else(too_deep)
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Encoding
+// Writing
 
-impl<T: Serialize + ?Sized> Serialize for Writing<'_, &T> {
+struct Output<S> {
+    sink: S,
+    empty_elements: usize,
+}
+
+/// The serializer of one value.
+///
+/// The depth goes by value, so that no way out of a value, an error included, has to restore it.
+struct Writing<'o, S> {
+    output: &'o mut Output<S>,
+    levels_left: u32,
+}
+
+impl<'o, S: Sink> Writing<'o, S> {
     #[inline]
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.it.serialize(Within {
-            it: serializer,
-            place: self.place,
+    fn inside(self) -> Result<Self, Refusal> {
+        Ok(Self {
+            levels_left: inside(self.levels_left)?,
+            output: self.output,
+        })
+    }
+
+    #[inline]
+    fn elements(self, announced: usize) -> Result<Elements<'o, S>, Refusal> {
+        Ok(Elements {
+            levels_left: inside(self.levels_left)?,
+            start: self.output.sink.written(),
+            output: self.output,
+            announced,
+            left: announced,
+        })
+    }
+
+    #[inline]
+    fn fields(self, of: &'static str, announced: usize) -> Result<Fields<'o, S>, Refusal> {
+        let levels_left = inside(self.levels_left)?;
+        let announced = u16::try_from(announced).map_err(|_| too_many_fields(of))?;
+        self.output.sink.put_u16(announced)?;
+        Ok(Fields {
+            output: self.output,
+            levels_left,
+            of,
+            announced,
+            left: announced,
         })
     }
 }
 
-macro_rules! forward_serialize {
-    ($($method:ident: $type:ty),* $(,)?) => {$(
+macro_rules! put {
+    ($($method:ident($type:ty) by $put:ident),* $(,)?) => {$(
         #[inline]
-        fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
-            self.it.$method(value)
+        fn $method(self, value: $type) -> Result<(), Refusal> {
+            self.output.sink.$put(value)
         }
     )*};
 }
 
-impl<'m, S: Serializer> Serializer for Writing<'m, S> {
-    type Ok = S::Ok;
-    type Error = S::Error;
-    type SerializeSeq = Elements<'m, S::SerializeSeq>;
-    type SerializeTuple = Elements<'m, S::SerializeTuple>;
-    type SerializeTupleStruct = Fields<'m, S::SerializeTuple>;
-    type SerializeTupleVariant = Fields<'m, S::SerializeTupleVariant>;
-    type SerializeMap = Elements<'m, S::SerializeMap>;
-    type SerializeStruct = Fields<'m, S::SerializeTuple>;
-    type SerializeStructVariant = Fields<'m, S::SerializeTupleVariant>;
+impl<'o, S: Sink> Serializer for Writing<'o, S> {
+    type Ok = ();
+    type Error = Refusal;
+    type SerializeSeq = Elements<'o, S>;
+    type SerializeTuple = Elements<'o, S>;
+    type SerializeTupleStruct = Fields<'o, S>;
+    type SerializeTupleVariant = Fields<'o, S>;
+    type SerializeMap = Elements<'o, S>;
+    type SerializeStruct = Fields<'o, S>;
+    type SerializeStructVariant = Fields<'o, S>;
 
-    forward_serialize! {
-        serialize_bool: bool,
-        serialize_i8: i8,
-        serialize_i16: i16,
-        serialize_i32: i32,
-        serialize_i64: i64,
-        serialize_i128: i128,
-        serialize_u8: u8,
-        serialize_u16: u16,
-        serialize_u32: u32,
-        serialize_u64: u64,
-        serialize_u128: u128,
-        serialize_f32: f32,
-        serialize_f64: f64,
-        serialize_char: char,
-        serialize_str: &str,
-        serialize_bytes: &[u8],
-        serialize_unit_struct: &'static str,
+    put! {
+        serialize_bool(bool) by put_bool,
+        serialize_i8(i8) by put_i8,
+        serialize_i16(i16) by put_i16,
+        serialize_i32(i32) by put_i32,
+        serialize_i64(i64) by put_i64,
+        serialize_i128(i128) by put_i128,
+        serialize_u8(u8) by put_u8,
+        serialize_u16(u16) by put_u16,
+        serialize_u32(u32) by put_u32,
+        serialize_u64(u64) by put_u64,
+        serialize_u128(u128) by put_u128,
+        serialize_f32(f32) by put_f32,
+        serialize_f64(f64) by put_f64,
+        serialize_char(char) by put_char,
+        serialize_str(&str) by put_str,
+        serialize_bytes(&[u8]) by put_bytes,
     }
 
     #[inline]
-    fn serialize_none(self) -> Result<S::Ok, S::Error> {
-        self.it.serialize_none()
+    fn serialize_unit(self) -> Result<(), Refusal> {
+        Ok(())
     }
 
     #[inline]
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        let place = self.place.inside_written()?;
-        self.it.serialize_some(&Within { it: value, place })
-    }
-
-    #[inline]
-    fn serialize_unit(self) -> Result<S::Ok, S::Error> {
-        self.it.serialize_unit()
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), Refusal> {
+        Ok(())
     }
 
     #[inline]
     fn serialize_unit_variant(
         self,
-        name: &'static str,
+        _name: &'static str,
         index: u32,
-        variant: &'static str,
-    ) -> Result<S::Ok, S::Error> {
-        self.it.serialize_unit_variant(name, index, variant)
+        _variant: &'static str,
+    ) -> Result<(), Refusal> {
+        self.output.sink.put_u32(index)
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<(), Refusal> {
+        self.output.sink.put_u8(0)
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Refusal> {
+        self.output.sink.put_u8(1)?;
+        value.serialize(self.inside()?)
     }
 
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
-        name: &'static str,
+        _name: &'static str,
         value: &T,
-    ) -> Result<S::Ok, S::Error> {
-        let place = self.place.inside_written()?;
-        self.it
-            .serialize_newtype_struct(name, &Within { it: value, place })
+    ) -> Result<(), Refusal> {
+        value.serialize(self.inside()?)
     }
 
     #[inline]
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
-        name: &'static str,
+        _name: &'static str,
         index: u32,
-        variant: &'static str,
+        _variant: &'static str,
         value: &T,
-    ) -> Result<S::Ok, S::Error> {
-        let place = self.place.inside_written()?;
-        self.it
-            .serialize_newtype_variant(name, index, variant, &Within { it: value, place })
+    ) -> Result<(), Refusal> {
+        self.output.sink.put_u32(index)?;
+        value.serialize(self.inside()?)
     }
 
     #[inline]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
-        let len = len.ok_or_else(|| refuse_to_write(SEQUENCE_OF_UNKNOWN_LENGTH))?;
-        let place = self.place.inside_written()?;
-        let it = self.it.serialize_seq(Some(len))?;
-        place.message.any.set(false);
-        Ok(Elements::new(it, len, place))
+    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'o, S>, Refusal> {
+        let len = len.ok_or_else(|| Refusal::text(SEQUENCE_OF_UNKNOWN_LENGTH))?;
+        self.output.sink.put_u64(len as u64)?;
+        self.elements(len)
     }
 
     #[inline]
-    fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
-        let place = self.place.inside_written()?;
-        Ok(Elements::new(self.it.serialize_tuple(len)?, len, place))
+    fn serialize_tuple(self, len: usize) -> Result<Elements<'o, S>, Refusal> {
+        self.elements(len)
     }
 
     #[inline]
@@ -447,802 +423,613 @@ impl<'m, S: Serializer> Serializer for Writing<'m, S> {
         self,
         name: &'static str,
         len: usize,
-    ) -> Result<Self::SerializeTupleStruct, S::Error> {
-        self.serialize_struct(name, len)
+    ) -> Result<Fields<'o, S>, Refusal> {
+        self.fields(name, len)
     }
 
     #[inline]
     fn serialize_tuple_variant(
         self,
-        name: &'static str,
+        _name: &'static str,
         index: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Self::SerializeTupleVariant, S::Error> {
-        self.serialize_struct_variant(name, index, variant, len)
+    ) -> Result<Fields<'o, S>, Refusal> {
+        self.output.sink.put_u32(index)?;
+        self.fields(variant, len)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
-        let len = len.ok_or_else(|| refuse_to_write(MAP_OF_UNKNOWN_LENGTH))?;
-        let place = self.place.inside_written()?;
-        let it = self.it.serialize_map(Some(len))?;
-        place.message.any.set(false);
-        Ok(Elements::new(it, len, place))
+    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'o, S>, Refusal> {
+        let len = len.ok_or_else(|| Refusal::text(MAP_OF_UNKNOWN_LENGTH))?;
+        self.output.sink.put_u64(len as u64)?;
+        self.elements(len)
     }
 
     #[inline]
-    fn serialize_struct(
-        self,
-        name: &'static str,
-        len: usize,
-    ) -> Result<Self::SerializeStruct, S::Error> {
-        let place = self.place.inside_written()?;
-        let count = field_count(name, len)?;
-        let mut it = self.it.serialize_tuple(len + 1)?;
-        ser::SerializeTuple::serialize_element(&mut it, &count)?;
-        Ok(Fields::new(it, name, count, place))
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Fields<'o, S>, Refusal> {
+        self.fields(name, len)
     }
 
     #[inline]
     fn serialize_struct_variant(
         self,
-        name: &'static str,
+        _name: &'static str,
         index: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Self::SerializeStructVariant, S::Error> {
-        let place = self.place.inside_written()?;
-        let count = field_count(name, len)?;
-        let mut it = self
-            .it
-            .serialize_tuple_variant(name, index, variant, len + 1)?;
-        ser::SerializeTupleVariant::serialize_field(&mut it, &count)?;
-        Ok(Fields::new(it, variant, count, place))
+    ) -> Result<Fields<'o, S>, Refusal> {
+        self.output.sink.put_u32(index)?;
+        self.fields(variant, len)
     }
 
     #[inline]
     fn is_human_readable(&self) -> bool {
-        self.it.is_human_readable()
+        false
     }
-}
-
-#[inline]
-fn field_count<E: ser::Error>(name: &'static str, len: usize) -> Result<u16, E> {
-    u16::try_from(len).map_err(|_| refuse_to_write(TooManyFields(name)))
 }
 
 /// The elements of a sequence or tuple, or the entries of a map, while they are written.
-pub(super) struct Elements<'m, S> {
-    it: S,
+struct Elements<'o, S> {
+    output: &'o mut Output<S>,
+    levels_left: u32,
+    start: usize,
     announced: usize,
     left: usize,
-    place: Place<'m, Written>,
 }
 
-impl<'m, S> Elements<'m, S> {
+impl<S: Sink> Elements<'_, S> {
     #[inline]
-    fn new(it: S, announced: usize, place: Place<'m, Written>) -> Self {
-        Self {
-            it,
-            announced,
-            left: announced,
-            place,
-        }
+    fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        value.serialize(Writing {
+            output: self.output,
+            levels_left: self.levels_left,
+        })
     }
 
-    /// Counts an element that is about to be written, and puts it in its place.
     #[inline]
-    fn next<'v, T: ?Sized, E: ser::Error>(
-        &mut self,
-        value: &'v T,
-    ) -> Result<Writing<'m, &'v T>, E> {
+    fn count_and_write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
         match self.left.checked_sub(1) {
             Some(left) => self.left = left,
-            None => return Err(self.wrong_length()),
+            None => return Err(wrong_length(self.announced, 0)),
         }
-        Ok(Within {
-            it: value,
-            place: self.place,
-        })
+        self.write(value)
     }
 
-    /// Looks whether the first element of a sequence, or the first key of a map, took bytes. To be called after each.
+    /// Looks whether the first element of a sequence, or the first key of a map, took bytes, and takes the others to do
+    /// the same. Where that is wrong (a `Serialize` by hand that writes nothing now and then), the reader refuses.
     #[inline]
-    fn look_at_first<E: ser::Error>(&self) -> Result<(), E> {
-        let written = self.place.message;
-        if self.left + 1 == self.announced && !written.any.get() {
-            written.add_empty_elements(self.announced)
+    fn look_at_first(&mut self) -> Result<(), Refusal> {
+        if self.left + 1 == self.announced && self.output.sink.written() == self.start {
+            self.add_empty_elements()
         } else {
             Ok(())
         }
     }
 
-    #[inline]
-    fn counted<E: ser::Error>(&self) -> Result<(), E> {
-        if self.left == 0 {
+    #[cold]
+    fn add_empty_elements(&mut self) -> Result<(), Refusal> {
+        let sum = self.output.empty_elements.saturating_add(self.announced);
+        self.output.empty_elements = sum;
+        if sum <= MAX_EMPTY_ELEMENTS {
             Ok(())
         } else {
-            Err(self.wrong_length())
+            Err(too_many_empty_elements())
         }
     }
 
-    fn wrong_length<E: ser::Error>(&self) -> E {
-        refuse_to_write(WrongLength {
-            announced: self.announced,
-            excess: self.left == 0,
-        })
+    #[inline]
+    fn all_written(&self) -> Result<(), Refusal> {
+        match self.left {
+            0 => Ok(()),
+            left => Err(wrong_length(self.announced, left)),
+        }
     }
 }
 
-impl<S: ser::SerializeSeq> ser::SerializeSeq for Elements<'_, S> {
-    type Ok = S::Ok;
-    type Error = S::Error;
+impl<S: Sink> ser::SerializeSeq for Elements<'_, S> {
+    type Ok = ();
+    type Error = Refusal;
 
     #[inline]
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-        let element = self.next(value)?;
-        self.it.serialize_element(&element)?;
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.count_and_write(value)?;
         self.look_at_first()
     }
 
     #[inline]
-    fn end(self) -> Result<S::Ok, S::Error> {
-        self.counted()?;
-        // The length of this sequence took bytes, whatever its elements did.
-        self.place.message.any.set(true);
-        self.it.end()
+    fn end(self) -> Result<(), Refusal> {
+        self.all_written()
     }
 }
 
-impl<S: ser::SerializeMap> ser::SerializeMap for Elements<'_, S> {
-    type Ok = S::Ok;
-    type Error = S::Error;
+impl<S: Sink> ser::SerializeMap for Elements<'_, S> {
+    type Ok = ();
+    type Error = Refusal;
 
     #[inline]
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        let key = self.next(key)?;
-        self.it.serialize_key(&key)?;
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refusal> {
+        self.count_and_write(key)?;
         self.look_at_first()
     }
 
     #[inline]
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-        self.it.serialize_value(&Within {
-            it: value,
-            place: self.place,
-        })
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.write(value)
     }
 
     #[inline]
-    fn end(self) -> Result<S::Ok, S::Error> {
-        self.counted()?;
-        // The length of this map took bytes, whatever its elements did.
-        self.place.message.any.set(true);
-        self.it.end()
+    fn end(self) -> Result<(), Refusal> {
+        self.all_written()
     }
 }
 
-// A tuple's length is in the type, and no bytes can claim it: it need not be looked at.
-impl<S: ser::SerializeTuple> ser::SerializeTuple for Elements<'_, S> {
-    type Ok = S::Ok;
-    type Error = S::Error;
+// A tuple's length is in the type and no bytes can claim it: empty elements do no harm.
+impl<S: Sink> ser::SerializeTuple for Elements<'_, S> {
+    type Ok = ();
+    type Error = Refusal;
 
     #[inline]
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-        let element = self.next(value)?;
-        self.it.serialize_element(&element)
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.count_and_write(value)
     }
 
     #[inline]
-    fn end(self) -> Result<S::Ok, S::Error> {
-        self.counted()?;
-        self.it.end()
+    fn end(self) -> Result<(), Refusal> {
+        self.all_written()
     }
 }
 
-/// The fields of a struct or variant while they are written, after their count.
-pub(super) struct Fields<'m, S> {
-    it: S,
+/// The fields of a struct or variant while they are written, after their number.
+struct Fields<'o, S> {
+    output: &'o mut Output<S>,
+    levels_left: u32,
     of: &'static str,
     announced: u16,
     left: u16,
-    place: Place<'m, Written>,
 }
 
-impl<'m, S> Fields<'m, S> {
+impl<S: Sink> Fields<'_, S> {
     #[inline]
-    fn new(it: S, of: &'static str, announced: u16, place: Place<'m, Written>) -> Self {
-        Self {
-            it,
-            of,
-            announced,
-            left: announced,
-            place,
-        }
-    }
-
-    /// Counts a field that is about to be written, and puts it in its place.
-    #[inline]
-    fn next<'v, T: ?Sized, E: ser::Error>(
-        &mut self,
-        value: &'v T,
-    ) -> Result<Writing<'m, &'v T>, E> {
+    fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
         match self.left.checked_sub(1) {
             Some(left) => self.left = left,
-            None => return Err(self.wrong_length()),
+            None => return Err(wrong_length(self.announced.into(), 0)),
         }
-        Ok(Within {
-            it: value,
-            place: self.place,
+        value.serialize(Writing {
+            output: self.output,
+            levels_left: self.levels_left,
         })
     }
 
     #[inline]
-    fn counted<E: ser::Error>(&self) -> Result<(), E> {
-        if self.left == 0 {
-            Ok(())
-        } else {
-            Err(self.wrong_length())
+    fn all_written(&self) -> Result<(), Refusal> {
+        match self.left {
+            0 => Ok(()),
+            left => Err(wrong_length(self.announced.into(), left.into())),
         }
-    }
-
-    fn wrong_length<E: ser::Error>(&self) -> E {
-        refuse_to_write(WrongLength {
-            announced: self.announced.into(),
-            excess: self.left == 0,
-        })
-    }
-
-    fn skipped<E: ser::Error>(&self, field: &'static str) -> E {
-        refuse_to_write(SkippedField { of: self.of, field })
     }
 }
 
-macro_rules! unnamed_fields {
-    ($trait:ident over $inner:ident::$write:ident) => {
-        impl<S: ser::$inner> ser::$trait for Fields<'_, S> {
-            type Ok = S::Ok;
-            type Error = S::Error;
+macro_rules! fields_without_names {
+    ($($trait:ident),*) => {$(
+        impl<S: Sink> ser::$trait for Fields<'_, S> {
+            type Ok = ();
+            type Error = Refusal;
 
             #[inline]
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                value: &T,
-            ) -> Result<(), S::Error> {
-                let field = self.next(value)?;
-                self.it.$write(&field)
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+                self.write(value)
             }
 
             #[inline]
-            fn end(self) -> Result<S::Ok, S::Error> {
-                self.counted()?;
-                self.it.end()
+            fn end(self) -> Result<(), Refusal> {
+                self.all_written()
             }
         }
-    };
+    )*};
 }
 
-macro_rules! named_fields {
-    ($trait:ident over $inner:ident::$write:ident) => {
-        impl<S: ser::$inner> ser::$trait for Fields<'_, S> {
-            type Ok = S::Ok;
-            type Error = S::Error;
+macro_rules! fields_with_names {
+    ($($trait:ident),*) => {$(
+        impl<S: Sink> ser::$trait for Fields<'_, S> {
+            type Ok = ();
+            type Error = Refusal;
 
             #[inline]
             fn serialize_field<T: Serialize + ?Sized>(
                 &mut self,
                 _name: &'static str,
                 value: &T,
-            ) -> Result<(), S::Error> {
-                let field = self.next(value)?;
-                self.it.$write(&field)
+            ) -> Result<(), Refusal> {
+                self.write(value)
             }
 
-            fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {
-                Err(self.skipped(name))
+            fn skip_field(&mut self, name: &'static str) -> Result<(), Refusal> {
+                Err(skipped_field(self.of, name))
             }
 
             #[inline]
-            fn end(self) -> Result<S::Ok, S::Error> {
-                self.counted()?;
-                self.it.end()
+            fn end(self) -> Result<(), Refusal> {
+                self.all_written()
             }
-        }
-    };
-}
-
-unnamed_fields!(SerializeTupleStruct over SerializeTuple::serialize_element);
-unnamed_fields!(SerializeTupleVariant over SerializeTupleVariant::serialize_field);
-named_fields!(SerializeStruct over SerializeTuple::serialize_element);
-named_fields!(SerializeStructVariant over SerializeTupleVariant::serialize_field);
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Decoding
-
-impl<'de, T: de::DeserializeSeed<'de>> de::DeserializeSeed<'de> for Reading<'_, T> {
-    type Value = T::Value;
-
-    #[inline]
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T::Value, D::Error> {
-        self.it.deserialize(Within {
-            it: deserializer,
-            place: self.place,
-        })
-    }
-}
-
-macro_rules! forward_deserialize {
-    ($($method:ident to $inner:ident),* $(,)?) => {$(
-        #[inline]
-        fn $method<V: de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-            self.it.$inner(visitor)
         }
     )*};
 }
 
-impl<'de, 'm, D: Deserializer<'de>> Deserializer<'de> for Reading<'m, D> {
-    type Error = D::Error;
+fields_without_names!(SerializeTupleStruct, SerializeTupleVariant);
+fields_with_names!(SerializeStruct, SerializeStructVariant);
 
-    forward_deserialize! {
-        deserialize_bool to deserialize_bool,
-        deserialize_i8 to deserialize_i8,
-        deserialize_i16 to deserialize_i16,
-        deserialize_i32 to deserialize_i32,
-        deserialize_i64 to deserialize_i64,
-        deserialize_i128 to deserialize_i128,
-        deserialize_u8 to deserialize_u8,
-        deserialize_u16 to deserialize_u16,
-        deserialize_u32 to deserialize_u32,
-        deserialize_u64 to deserialize_u64,
-        deserialize_u128 to deserialize_u128,
-        deserialize_f32 to deserialize_f32,
-        deserialize_f64 to deserialize_f64,
-        deserialize_char to deserialize_char,
-        deserialize_unit to deserialize_unit,
-        deserialize_str to deserialize_str,
-        deserialize_bytes to deserialize_bytes,
-        // The owned forms allocate what the bytes claim and look afterwards whether it is there. The borrowed ones look
-        // first, and the visitor makes its copy of what is there.
-        deserialize_string to deserialize_str,
-        deserialize_byte_buf to deserialize_bytes,
-    }
+// ---------------------------------------------------------------------------------------------------------------------
+// Reading
 
-    fn deserialize_any<V: de::Visitor<'de>>(self, _: V) -> Result<V::Value, D::Error> {
-        Err(refuse_to_read(NOT_SELF_DESCRIBING))
-    }
-
-    fn deserialize_ignored_any<V: de::Visitor<'de>>(self, _: V) -> Result<V::Value, D::Error> {
-        Err(refuse_to_read(NOT_SELF_DESCRIBING))
-    }
-
-    fn deserialize_identifier<V: de::Visitor<'de>>(self, _: V) -> Result<V::Value, D::Error> {
-        Err(refuse_to_read(NAMES_ARE_NOT_SENT))
-    }
-
-    #[inline]
-    fn deserialize_unit_struct<V: de::Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        self.it.deserialize_unit_struct(name, visitor)
-    }
-
-    #[inline]
-    fn deserialize_option<V: de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.it.deserialize_option(Within {
-            it: visitor,
-            place: self.place,
-        })
-    }
-
-    #[inline]
-    fn deserialize_newtype_struct<V: de::Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        self.it.deserialize_newtype_struct(
-            name,
-            Within {
-                it: visitor,
-                place: self.place,
-            },
-        )
-    }
-
-    #[inline]
-    fn deserialize_seq<V: de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.it.deserialize_seq(Within {
-            it: visitor,
-            place: self.place.inside_read()?,
-        })
-    }
-
-    #[inline]
-    fn deserialize_tuple<V: de::Visitor<'de>>(
-        self,
-        len: usize,
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        self.it.deserialize_tuple(
-            len,
-            TupleVisitor {
-                it: visitor,
-                place: self.place.inside_read()?,
-            },
-        )
-    }
-
-    #[inline]
-    fn deserialize_tuple_struct<V: de::Visitor<'de>>(
-        self,
-        name: &'static str,
-        len: usize,
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        self.it.deserialize_tuple(
-            len.saturating_add(1),
-            FieldsVisitor {
-                it: visitor,
-                of: name,
-                place: self.place.inside_read()?,
-            },
-        )
-    }
-
-    #[inline]
-    fn deserialize_map<V: de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.it.deserialize_map(Within {
-            it: visitor,
-            place: self.place.inside_read()?,
-        })
-    }
-
-    #[inline]
-    fn deserialize_struct<V: de::Visitor<'de>>(
-        self,
-        name: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        // With `#[serde(alias)]`, `fields` holds more names than there are fields; the count in the bytes decides.
-        self.deserialize_tuple_struct(name, fields.len(), visitor)
-    }
-
-    #[inline]
-    fn deserialize_enum<V: de::Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        self.it.deserialize_enum(
-            name,
-            variants,
-            EnumVisitor {
-                it: visitor,
-                name,
-                place: self.place,
-            },
-        )
-    }
-
-    #[inline]
-    fn is_human_readable(&self) -> bool {
-        self.it.is_human_readable()
-    }
+struct Input<S> {
+    source: S,
+    /// How many more elements all sequences and maps may claim.
+    ///
+    /// Elements either take a byte at least, or there are no more than [`MAX_EMPTY_ELEMENTS`]; so it starts as the sum
+    /// of that and the bytes. One number for the whole message: one for each sequence could be multiplied by nesting.
+    elements_left: usize,
 }
 
-/// The visitor of options, newtypes, sequences and maps.
-impl<'de, V: de::Visitor<'de>> de::Visitor<'de> for Reading<'_, V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.it.expecting(f)
-    }
-
+impl<'de, S: Source<'de>> Input<S> {
+    /// Reads the length of a sequence or map, and counts its elements as claimed.
     #[inline]
-    fn visit_none<E: de::Error>(self) -> Result<V::Value, E> {
-        self.it.visit_none()
-    }
-
-    #[inline]
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        self.it.visit_some(Within {
-            it: deserializer,
-            place: self.place.inside_read()?,
-        })
-    }
-
-    #[inline]
-    fn visit_newtype_struct<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<V::Value, D::Error> {
-        self.it.visit_newtype_struct(Within {
-            it: deserializer,
-            place: self.place.inside_read()?,
-        })
-    }
-
-    #[inline]
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<V::Value, A::Error> {
-        self.place.message.claim(access.size_hint())?;
-        let value = self.it.visit_seq(Within {
-            it: &mut access,
-            place: self.place,
-        })?;
-        all_were_read(access.size_hint())?;
-        Ok(value)
-    }
-
-    #[inline]
-    fn visit_map<A: de::MapAccess<'de>>(self, mut access: A) -> Result<V::Value, A::Error> {
-        self.place.message.claim(access.size_hint())?;
-        let value = self.it.visit_map(Within {
-            it: &mut access,
-            place: self.place,
-        })?;
-        all_were_read(access.size_hint())?;
-        Ok(value)
-    }
-}
-
-#[inline]
-fn all_were_read<E: de::Error>(left: Option<usize>) -> Result<(), E> {
-    if left == Some(0) {
-        Ok(())
-    } else {
-        Err(refuse_to_read(UNREAD_ELEMENTS))
-    }
-}
-
-/// The visitor of tuples and arrays, whose length is in the type and not in the bytes.
-struct TupleVisitor<'m, V> {
-    it: V,
-    place: Place<'m, Allowance>,
-}
-
-impl<'de, V: de::Visitor<'de>> de::Visitor<'de> for TupleVisitor<'_, V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.it.expecting(f)
-    }
-
-    #[inline]
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<V::Value, A::Error> {
-        let value = self.it.visit_seq(Within {
-            it: &mut access,
-            place: self.place,
-        })?;
-        all_were_read(access.size_hint())?;
-        Ok(value)
-    }
-}
-
-impl<'de, A: de::SeqAccess<'de>> de::SeqAccess<'de> for Reading<'_, &mut A> {
-    type Error = A::Error;
-
-    #[inline]
-    fn next_element_seed<T: de::DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, A::Error> {
-        self.it.next_element_seed(Within {
-            it: seed,
-            place: self.place,
-        })
-    }
-
-    #[inline]
-    fn size_hint(&self) -> Option<usize> {
-        self.place.message.reservable(self.it.size_hint())
-    }
-}
-
-impl<'de, A: de::MapAccess<'de>> de::MapAccess<'de> for Reading<'_, &mut A> {
-    type Error = A::Error;
-
-    #[inline]
-    fn next_key_seed<K: de::DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, A::Error> {
-        self.it.next_key_seed(Within {
-            it: seed,
-            place: self.place,
-        })
-    }
-
-    #[inline]
-    fn next_value_seed<V: de::DeserializeSeed<'de>>(
-        &mut self,
-        seed: V,
-    ) -> Result<V::Value, A::Error> {
-        self.it.next_value_seed(Within {
-            it: seed,
-            place: self.place,
-        })
-    }
-
-    #[inline]
-    fn size_hint(&self) -> Option<usize> {
-        self.place.message.reservable(self.it.size_hint())
-    }
-}
-
-/// The visitor of structs and of variants with fields.
-struct FieldsVisitor<'m, V> {
-    it: V,
-    of: &'static str,
-    place: Place<'m, Allowance>,
-}
-
-impl<'de, V: de::Visitor<'de>> de::Visitor<'de> for FieldsVisitor<'_, V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.it.expecting(f)
-    }
-
-    #[inline]
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<V::Value, A::Error> {
-        let Some(written) = access.next_element::<u16>()? else {
-            return Err(A::Error::invalid_length(0, &self));
-        };
-        let mut left = written;
-        let value = self.it.visit_seq(FieldsAccess {
-            it: &mut access,
-            of: self.of,
-            written,
-            left: &mut left,
-            place: self.place,
-        })?;
-        if left == 0 {
-            Ok(value)
-        } else {
-            Err(refuse_to_read(FieldsDiffer {
-                of: self.of,
-                written,
-                read_more: false,
-            }))
+    fn take_length(&mut self) -> Result<usize, Refusal> {
+        let claimed = self.source.take_u64()?;
+        let length = usize::try_from(claimed).unwrap_or(usize::MAX);
+        match self.elements_left.checked_sub(length) {
+            Some(elements_left) => {
+                self.elements_left = elements_left;
+                Ok(length)
+            }
+            None => Err(too_many_elements(claimed, self.source.left())),
         }
     }
 }
 
-struct FieldsAccess<'a, 'm, A> {
-    it: &'a mut A,
-    of: &'static str,
-    written: u16,
-    left: &'a mut u16,
-    place: Place<'m, Allowance>,
+/// The deserializer of one value.
+struct Reading<'i, S> {
+    input: &'i mut Input<S>,
+    levels_left: u32,
 }
 
-impl<'de, A: de::SeqAccess<'de>> de::SeqAccess<'de> for FieldsAccess<'_, '_, A> {
-    type Error = A::Error;
+impl<'de, S: Source<'de>> Reading<'_, S> {
+    #[inline]
+    fn inside(self) -> Result<Self, Refusal> {
+        Ok(Self {
+            levels_left: inside(self.levels_left)?,
+            input: self.input,
+        })
+    }
 
     #[inline]
-    fn next_element_seed<T: de::DeserializeSeed<'de>>(
+    fn fields<V: Visitor<'de>>(self, of: &'static str, visitor: V) -> Result<V::Value, Refusal> {
+        let levels_left = inside(self.levels_left)?;
+        let written = self.input.source.take_u16()?;
+        let mut fields = FieldsAccess {
+            input: self.input,
+            levels_left,
+            of,
+            written,
+            left: written,
+        };
+        let value = visitor.visit_seq(&mut fields)?;
+        match fields.left {
+            0 => Ok(value),
+            left => Err(fields_differ(of, written, left)),
+        }
+    }
+}
+
+macro_rules! take {
+    ($($method:ident by $take:ident then $visit:ident),* $(,)?) => {$(
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+            visitor.$visit(self.input.source.$take()?)
+        }
+    )*};
+}
+
+impl<'de, S: Source<'de>> Deserializer<'de> for Reading<'_, S> {
+    type Error = Refusal;
+
+    take! {
+        deserialize_bool by take_bool then visit_bool,
+        deserialize_i8 by take_i8 then visit_i8,
+        deserialize_i16 by take_i16 then visit_i16,
+        deserialize_i32 by take_i32 then visit_i32,
+        deserialize_i64 by take_i64 then visit_i64,
+        deserialize_i128 by take_i128 then visit_i128,
+        deserialize_u8 by take_u8 then visit_u8,
+        deserialize_u16 by take_u16 then visit_u16,
+        deserialize_u32 by take_u32 then visit_u32,
+        deserialize_u64 by take_u64 then visit_u64,
+        deserialize_u128 by take_u128 then visit_u128,
+        deserialize_f32 by take_f32 then visit_f32,
+        deserialize_f64 by take_f64 then visit_f64,
+        deserialize_char by take_char then visit_char,
+        deserialize_str by take_str then visit_borrowed_str,
+        deserialize_string by take_str then visit_borrowed_str,
+        deserialize_bytes by take_bytes then visit_borrowed_bytes,
+        deserialize_byte_buf by take_bytes then visit_borrowed_bytes,
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refusal> {
+        Err(Refusal::text(NOT_SELF_DESCRIBING))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refusal> {
+        Err(Refusal::text(NOT_SELF_DESCRIBING))
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refusal> {
+        Err(Refusal::text(NAMES_ARE_NOT_SENT))
+    }
+
+    #[inline]
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        match self.input.source.take_u8()? {
+            0 => visitor.visit_none(),
+            1 => visitor.visit_some(self.inside()?),
+            other => Err(Refusal::text(format_args!(
+                "{other} is no variant of `Option`"
+            ))),
+        }
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        visitor.visit_newtype_struct(self.inside()?)
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let length = self.input.take_length()?;
+        self.deserialize_tuple(length, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        let mut elements = ElementsAccess {
+            levels_left: inside(self.levels_left)?,
+            input: self.input,
+            left: len,
+        };
+        let value = visitor.visit_seq(&mut elements)?;
+        elements.all_read().map(|()| value)
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        self.fields(name, visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let mut entries = ElementsAccess {
+            levels_left: inside(self.levels_left)?,
+            left: self.input.take_length()?,
+            input: self.input,
+        };
+        let value = visitor.visit_map(&mut entries)?;
+        entries.all_read().map(|()| value)
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        // With `#[serde(alias)]` these are more than there are fields; the number in the bytes decides.
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        self.fields(name, visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        visitor.visit_enum(VariantAccess { at: self, of: name })
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+/// The elements of a sequence or tuple, or the entries of a map, while they are read.
+struct ElementsAccess<'i, S> {
+    input: &'i mut Input<S>,
+    levels_left: u32,
+    left: usize,
+}
+
+impl<'de, S: Source<'de>> ElementsAccess<'_, S> {
+    #[inline]
+    fn read<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Refusal> {
+        seed.deserialize(Reading {
+            input: self.input,
+            levels_left: self.levels_left,
+        })
+    }
+
+    #[inline]
+    fn read_if_left<T: DeserializeSeed<'de>>(
         &mut self,
         seed: T,
-    ) -> Result<Option<T::Value>, A::Error> {
-        // Not `None`: `#[serde(default)]` would fill the field in and nobody would know.
-        let Some(left) = self.left.checked_sub(1) else {
-            return Err(refuse_to_read(FieldsDiffer {
-                of: self.of,
-                written: self.written,
-                read_more: true,
-            }));
-        };
-        *self.left = left;
-        self.it.next_element_seed(Within {
-            it: seed,
-            place: self.place,
-        })
+    ) -> Result<Option<T::Value>, Refusal> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                self.read(seed).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// How many elements a visitor may reserve room for, in case it believes in hints: not more than there are bytes.
+    #[inline]
+    fn reservable(&self) -> Option<usize> {
+        Some(self.left.min(self.input.source.left()))
+    }
+
+    #[inline]
+    fn all_read(&self) -> Result<(), Refusal> {
+        match self.left {
+            0 => Ok(()),
+            _ => Err(Refusal::text(UNREAD_ELEMENTS)),
+        }
+    }
+}
+
+impl<'de, S: Source<'de>> de::SeqAccess<'de> for ElementsAccess<'_, S> {
+    type Error = Refusal;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Refusal> {
+        self.read_if_left(seed)
     }
 
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        Some((*self.left).into())
+        self.reservable()
     }
 }
 
-struct EnumVisitor<'m, V> {
-    it: V,
-    name: &'static str,
-    place: Place<'m, Allowance>,
-}
+impl<'de, S: Source<'de>> de::MapAccess<'de> for ElementsAccess<'_, S> {
+    type Error = Refusal;
 
-impl<'de, V: de::Visitor<'de>> de::Visitor<'de> for EnumVisitor<'_, V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.it.expecting(f)
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Refusal> {
+        self.read_if_left(seed)
     }
 
     #[inline]
-    fn visit_enum<A: de::EnumAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
-        self.it.visit_enum(EnumAccess {
-            it: access,
-            name: self.name,
-            place: self.place,
-        })
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
+        self.read(seed)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.reservable()
     }
 }
 
-/// An enum before its variant is known, and then its variant.
-struct EnumAccess<'m, A> {
-    it: A,
-    name: &'static str,
-    place: Place<'m, Allowance>,
+/// The fields of a struct or variant while they are read, after their number.
+struct FieldsAccess<'i, S> {
+    input: &'i mut Input<S>,
+    levels_left: u32,
+    of: &'static str,
+    written: u16,
+    left: u16,
 }
 
-impl<'de, 'm, A: de::EnumAccess<'de>> de::EnumAccess<'de> for EnumAccess<'m, A> {
-    type Error = A::Error;
-    type Variant = EnumAccess<'m, A::Variant>;
+impl<'de, S: Source<'de>> de::SeqAccess<'de> for FieldsAccess<'_, S> {
+    type Error = Refusal;
 
     #[inline]
-    fn variant_seed<T: de::DeserializeSeed<'de>>(
-        self,
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
         seed: T,
-    ) -> Result<(T::Value, Self::Variant), A::Error> {
-        // The seed reads the variant's index from a deserializer that holds nothing else: there is nothing to check.
-        let (variant, it) = self.it.variant_seed(seed)?;
-        Ok((
-            variant,
-            EnumAccess {
-                it,
-                name: self.name,
-                place: self.place,
-            },
-        ))
+    ) -> Result<Option<T::Value>, Refusal> {
+        // Not `None`: `#[serde(default)]` would fill the field in and nobody would know.
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return Err(fields_differ(self.of, self.written, 0)),
+        }
+        seed.deserialize(Reading {
+            input: self.input,
+            levels_left: self.levels_left,
+        })
+        .map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left.into())
     }
 }
 
-impl<'de, A: de::VariantAccess<'de>> de::VariantAccess<'de> for EnumAccess<'_, A> {
-    type Error = A::Error;
+/// An enum: its variant, and then what the variant holds.
+struct VariantAccess<'i, S> {
+    at: Reading<'i, S>,
+    of: &'static str,
+}
+
+impl<'de, S: Source<'de>> de::EnumAccess<'de> for VariantAccess<'_, S> {
+    type Error = Refusal;
+    type Variant = Self;
 
     #[inline]
-    fn unit_variant(self) -> Result<(), A::Error> {
-        self.it.unit_variant()
+    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Self), Refusal> {
+        let index: U32Deserializer<Refusal> = self.at.input.source.take_u32()?.into_deserializer();
+        Ok((seed.deserialize(index)?, self))
+    }
+}
+
+impl<'de, S: Source<'de>> de::VariantAccess<'de> for VariantAccess<'_, S> {
+    type Error = Refusal;
+
+    #[inline]
+    fn unit_variant(self) -> Result<(), Refusal> {
+        Ok(())
     }
 
     #[inline]
-    fn newtype_variant_seed<T: de::DeserializeSeed<'de>>(
-        self,
-        seed: T,
-    ) -> Result<T::Value, A::Error> {
-        self.it.newtype_variant_seed(Within {
-            it: seed,
-            place: self.place.inside_read()?,
-        })
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Refusal> {
+        seed.deserialize(self.at.inside()?)
     }
 
     #[inline]
-    fn tuple_variant<V: de::Visitor<'de>>(
+    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, Refusal> {
+        self.at.fields(self.of, visitor)
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'de>>(
         self,
-        len: usize,
+        _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, A::Error> {
-        self.it.tuple_variant(
-            len.saturating_add(1),
-            FieldsVisitor {
-                it: visitor,
-                of: self.name,
-                place: self.place.inside_read()?,
-            },
-        )
-    }
-
-    #[inline]
-    fn struct_variant<V: de::Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, A::Error> {
-        self.tuple_variant(fields.len(), visitor)
+    ) -> Result<V::Value, Refusal> {
+        self.at.fields(self.of, visitor)
     }
 }
