@@ -39,6 +39,9 @@ pub(crate) const MARK: &str = "__MPROC_CHILD";
 /// Whether `main!` or `freeze_support` has run in this process, or it is a child.
 static BOOTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether this process is a child that the constructor booted: then `main` is the harness's in its own children, too.
+static IN_HARNESS: AtomicBool = AtomicBool::new(false);
+
 /// Who will boot a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dispatch {
@@ -94,12 +97,17 @@ impl fmt::Display for Mark {
 pub(crate) fn dispatch_of_children() -> Result<Dispatch> {
     // A merged doctest is run by a harness whose own `main` comes first in a child as well, and would run all of them.
     let harness = cfg!(feature = "test");
-    if harness
-        && (!BOOTED.load(Relaxed) || std::env::var_os("RUSTDOC_DOCTEST_RUN_NB_TEST").is_some())
-    {
+    let in_harness = || {
+        !BOOTED.load(Relaxed)
+            || IN_HARNESS.load(Relaxed)
+            || std::env::var_os("RUSTDOC_DOCTEST_RUN_NB_TEST").is_some()
+    };
+    // A mark that nobody took: this is a child that runs its program from the beginning, and must not multiply.
+    let unbooted_child = std::env::var_os(MARK).is_some();
+    if harness && !unbooted_child && in_harness() {
         return Ok(Dispatch::Harness);
     }
-    if BOOTED.load(Relaxed) {
+    if BOOTED.load(Relaxed) && !unbooted_child {
         return Ok(Dispatch::Main);
     }
     let text = "a process was to be started before mproc had booted, and its child would have run this program from its \
@@ -170,6 +178,7 @@ pub(super) fn run_child(mark: &Mark) -> ! {
         Err(text) => die(&text),
     };
     BOOTED.store(true, Relaxed);
+    IN_HARNESS.store(mark.dispatch == Dispatch::Harness, Relaxed);
     name_after_program();
     let record = match Message::receive(control.as_fd(), true) {
         Ok(Some((kind::RECORD, message))) => message.decode::<ReceivedRecord>(),

@@ -15,6 +15,7 @@ use crate::Fd;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Child, Process};
 use crate::wire::Message;
+use crate::wire::message::Body;
 
 /// An entry bound to its arguments: a value that can be kept, cloned, sent to another process and run there.
 ///
@@ -195,8 +196,10 @@ impl<R> Serialize for Call<R> {
         let message = self.arguments.as_ref().map_err(S::Error::custom)?;
         let (body, handles) = message.parts();
         let arguments = match body {
-            Ok(bytes) => TravellingArguments::Inline(Bytes(bytes.to_vec())),
-            Err((fd, length)) => TravellingArguments::Blob(Fd::shared(Arc::clone(fd)), length),
+            Body::Inline(bytes) => TravellingArguments::Inline(Bytes(bytes.clone())),
+            Body::Blob(fd, length) => {
+                TravellingArguments::Blob(Fd::shared(Arc::clone(fd)), *length)
+            }
         };
         let handles = handles
             .iter()
@@ -217,8 +220,8 @@ impl Travelling<'_> {
     fn resolve<R>(self) -> Result<Call<R>> {
         let registration = registry::find(&self.key, self.signature)?;
         let body = match self.arguments {
-            TravellingArguments::Inline(Bytes(bytes)) => Ok(bytes),
-            TravellingArguments::Blob(fd, length) => Err((fd.into_shared(), length)),
+            TravellingArguments::Inline(Bytes(bytes)) => Body::Inline(bytes),
+            TravellingArguments::Blob(fd, length) => Body::Blob(fd.into_shared(), length),
         };
         let handles: Vec<Arc<OwnedFd>> = self.handles.into_iter().map(Fd::into_shared).collect();
         Ok(Call::new(

@@ -12,6 +12,7 @@
 //! not be dropped while the child is to live. Handles hold it through a [`Claim`]; when the last claim on a child that still
 //! runs is gone, the [`reaper`] collects the child when it ends, so that it does not stay a zombie.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -30,8 +31,8 @@ use crate::error::{Error, ErrorKind, Panic, Result};
 use crate::sys::{self, Deadline};
 use crate::wire::{Message, WireError};
 
-/// Every child that has not been collected.
-static CHILDREN: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
+/// Every child that has not been collected, by process id.
+static CHILDREN: Mutex<BTreeMap<u32, Arc<Inner>>> = Mutex::new(BTreeMap::new());
 
 /// No code of users runs under our locks, so a poisoned one means no more than that some thread was unlucky.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,7 +79,15 @@ impl Inner {
         });
         drop(collecting);
         if first {
-            lock(&CHILDREN).retain(|child| !std::ptr::eq(&**child, self));
+            // Somebody else may have collected it long ago, and the number may be another child's by now.
+            let mut children = lock(&CHILDREN);
+            if children
+                .get(&self.id)
+                .is_some_and(|child| std::ptr::eq(&**child, self))
+            {
+                children.remove(&self.id);
+            }
+            drop(children);
             log::debug!(target: "mproc", "process {} (pid {}) ended with {status}", self.name, self.id);
         }
         Some(status)
@@ -112,19 +121,27 @@ impl Inner {
 /// Enters a child that has just been started.
 pub(super) fn register(inner: Inner) -> AnyChild {
     let inner = Arc::new(inner);
-    lock(&CHILDREN).push(Arc::clone(&inner));
+    lock(&CHILDREN).insert(inner.id, Arc::clone(&inner));
     AnyChild::claim(inner)
 }
 
 /// Collects children that have ended, as Python does at every start.
 pub(super) fn collect_ended() {
-    for child in snapshot() {
-        child.look();
+    while let Some(id) = sys::ended_child() {
+        let child = lock(&CHILDREN).get(&id).cloned();
+        match child {
+            Some(child) => _ = child.look(),
+            // Not ours, and not ours to collect; it hides others behind it, so look at each.
+            None => {
+                snapshot().iter().for_each(|child| _ = child.look());
+                return;
+            }
+        }
     }
 }
 
 pub(super) fn snapshot() -> Vec<Arc<Inner>> {
-    lock(&CHILDREN).clone()
+    lock(&CHILDREN).values().cloned().collect()
 }
 
 pub(super) fn active() -> Vec<AnyChild> {

@@ -128,13 +128,13 @@ pub fn parent_process() -> Option<ParentProcess> {
 impl ParentProcess {
     /// The parent's name.
     pub fn name(&self) -> &'static str {
-        &self.0.person.parent_name
+        &self.0.person.parent.name
     }
 
     /// The parent's process id. Once the parent has ended, another process may get the number.
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
-        self.0.person.parent_id
+        self.0.person.parent.id
     }
 
     /// Whether the parent still runs. Only a detached child lives to see that it does not.

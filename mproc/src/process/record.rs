@@ -27,9 +27,15 @@ pub(crate) struct Person {
     /// `[1, 2]` for the second child of the first child of the program.
     pub(crate) path: Vec<u32>,
     pub(crate) daemon: bool,
-    pub(crate) parent_name: String,
-    pub(crate) parent_id: u32,
+    pub(crate) parent: Parent,
     pub(crate) logging: Option<crate::logging::Forwarding>,
+}
+
+/// Who started it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Parent {
+    pub(crate) name: String,
+    pub(crate) id: u32,
 }
 
 /// What the parent sends.

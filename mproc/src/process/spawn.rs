@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::{Mutex, OnceLock, Weak};
 
 use super::child::{self, AnyChild, Inner};
-use super::record::{Person, Record, kind};
+use super::record::{Parent, Person, Record, kind};
 use super::stdio::Kind;
 use super::unstarted::{Environment, Process};
 use super::{exit, identity};
@@ -32,8 +32,10 @@ pub(super) fn start<R>(process: &Process<R>) -> Result<AnyChild> {
         name: process.name.clone(),
         path: process.path.clone(),
         daemon: process.daemon,
-        parent_name: identity::current_process().name().to_owned(),
-        parent_id: sys::process_id(),
+        parent: Parent {
+            name: identity::current_process().name().to_owned(),
+            id: sys::process_id(),
+        },
         logging: crate::logging::for_child(),
     };
     let record = Message::of(&Record {

@@ -112,8 +112,10 @@ pub(crate) struct Message {
     handles: Handles,
 }
 
-enum Body {
+/// The bytes of a message.
+pub(crate) enum Body {
     Inline(Vec<u8>),
+    /// A sealed memfd and its length.
     Blob(Arc<OwnedFd>, usize),
 }
 
@@ -233,23 +235,13 @@ impl Message {
         }
     }
 
-    /// Takes a message apart for another encoding: its inline bytes, or its memory and that memory's length; its handles.
-    pub(crate) fn parts(&self) -> (Result<&[u8], (&Arc<OwnedFd>, usize)>, &Handles) {
-        let body = match &self.body {
-            Body::Inline(bytes) => Ok(bytes.as_slice()),
-            Body::Blob(fd, length) => Err((fd, *length)),
-        };
-        (body, &self.handles)
+    /// What a message consists of, for another encoding of it.
+    pub(crate) fn parts(&self) -> (&Body, &Handles) {
+        (&self.body, &self.handles)
     }
 
-    pub(crate) fn from_parts(
-        body: Result<Vec<u8>, (Arc<OwnedFd>, usize)>,
-        handles: Handles,
-    ) -> Self {
-        let body = match body {
-            Ok(bytes) => Body::Inline(bytes),
-            Err((fd, length)) => Body::Blob(fd, length),
-        };
+    /// A message put together again.
+    pub(crate) fn from_parts(body: Body, handles: Handles) -> Self {
         Self { body, handles }
     }
 

@@ -86,6 +86,21 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<RawStatus>> {
     }
 }
 
+/// Some child that has ended and has not been collected, whoever started it. Collects nothing.
+pub(crate) fn ended_child() -> Option<u32> {
+    // SAFETY: `siginfo_t` is plain data for which zeroes are valid; the kernel fills it in.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` lives through the call; after success its pid is filled in, zero when there was nothing to report.
+    let id = unsafe {
+        if libc::waitid(libc::P_ALL, 0, &mut info, flags) == -1 {
+            return None;
+        }
+        info.si_pid()
+    };
+    u32::try_from(id).ok().filter(|id| *id != 0)
+}
+
 /// The status of a child that somebody else collected: a `SIGCHLD` that is ignored, or a foreign `wait`.
 ///
 /// Linux 6.15 and newer keep it for holders of a pidfd (`PIDFD_GET_INFO`); before that it is lost.
