@@ -33,6 +33,7 @@ static SOCKET: OnceLock<Fd> = OnceLock::new();
 static READER: OnceLock<Reader> = OnceLock::new();
 
 struct Reader {
+    process: u32,
     thread: std::thread::ThreadId,
     asked: Mutex<u64>,
     answered: Mutex<u64>,
@@ -118,6 +119,7 @@ pub fn forward_logs() -> Result<()> {
     let thread = std::thread::Builder::new().name("mproc-log".into());
     let handle = thread.spawn(move || receive(&ours)).map_err(refused)?;
     let _ = READER.set(Reader {
+        process: sys::process_id(),
         thread: handle.thread().id(),
         asked: Mutex::new(0),
         answered: Mutex::new(0),
@@ -150,7 +152,8 @@ pub(crate) fn flush() {
     let (Some(reader), Some(socket)) = (READER.get(), SOCKET.get()) else {
         return;
     };
-    if reader.thread == std::thread::current().id() {
+    // A copy of this process made by `fork` has no such thread, and that thread itself must not wait for itself.
+    if reader.process != sys::process_id() || reader.thread == std::thread::current().id() {
         return;
     }
     let mut asked = reader.asked.lock().unwrap_or_else(PoisonError::into_inner);

@@ -41,6 +41,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What this process knows of one child.
 pub(super) struct Inner {
+    /// Who started it. In a process forked from that one, it is nobody's child.
+    pub(super) parent: u32,
     pub(super) id: u32,
     pub(super) name: String,
     pub(super) daemon: bool,
@@ -140,8 +142,14 @@ pub(super) fn collect_ended() {
     }
 }
 
+/// The children of this process that have not been collected.
 pub(super) fn snapshot() -> Vec<Arc<Inner>> {
-    lock(&CHILDREN).values().cloned().collect()
+    let this = sys::process_id();
+    lock(&CHILDREN)
+        .values()
+        .filter(|child| child.parent == this)
+        .cloned()
+        .collect()
 }
 
 pub(super) fn active() -> Vec<AnyChild> {

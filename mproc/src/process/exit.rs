@@ -4,8 +4,8 @@
 //! with `atexit` at the first start of a process. After `abort` or a signal no handler runs; then the death lines end all
 //! children that are not detached.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::child::snapshot;
@@ -13,9 +13,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{self, Deadline};
 
 static EXITING: AtomicBool = AtomicBool::new(false);
-
-/// Who registered the handler. A process that was forked from this one inherits the handler but not the children.
-static OWNER: OnceLock<u32> = OnceLock::new();
 
 /// How long a terminated daemon may take to end before it is killed.
 const DAEMON_GRACE: Duration = Duration::from_secs(5);
@@ -28,18 +25,18 @@ pub(super) fn prepare() -> Result<()> {
             "the program is ending and starts no more processes",
         ));
     }
-    let mut registered = Ok(());
-    OWNER.get_or_init(|| {
-        registered = sys::at_exit(end_children);
-        sys::process_id()
-    });
-    registered.map_err(|error| Error::io("the exit handler could not be registered", error))
+    static REGISTERED: Mutex<bool> = Mutex::new(false);
+    let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*registered {
+        sys::at_exit(end_children)
+            .map_err(|error| Error::io("the exit handler could not be registered", error))?;
+        *registered = true;
+    }
+    Ok(())
 }
 
+/// In a process that was forked from this one the handler is inherited and finds no children.
 extern "C" fn end_children() {
-    if OWNER.get() != Some(&sys::process_id()) {
-        return;
-    }
     EXITING.store(true, Relaxed);
     // Another thread may be in the middle of a start, so look again until nothing is left.
     loop {

@@ -87,6 +87,7 @@ pub(super) fn start<R>(process: &Process<R>) -> Result<AnyChild> {
     })?;
     log::debug!(target: "mproc", "process {} (pid {id}) started for {}", process.name, process.call.name());
     Ok(child::register(Inner {
+        parent: sys::process_id(),
         id,
         name: process.name.clone(),
         daemon: process.daemon,
