@@ -136,3 +136,114 @@ impl Dice {
         }
     }
 }
+
+/// The processes of a process group that run. A group outlives its leader, so it finds the orphans of a program.
+pub fn group_members(group: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("/proc is mounted");
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let in_group = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name: state, parent, group.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?;
+        let own = fields.nth(1)?.parse() == Ok(group);
+        Some(own && !matches!(state, "Z" | "X"))
+    };
+    numbers
+        .filter(|pid| in_group(pid).unwrap_or(false))
+        .collect()
+}
+
+/// Ends this process as a signal does that cannot be handled.
+pub fn kill_myself() -> ! {
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
+    unreachable!("nothing runs after SIGKILL")
+}
+
+/// A path in the temporary directory that nobody else uses. The file is deleted with the guard, if there is one.
+#[derive(Debug)]
+pub struct ScratchFile(std::path::PathBuf);
+
+impl ScratchFile {
+    /// No file is made.
+    pub fn new(name: &str) -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let file = format!("mproc-tests-{}-{count}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(file))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What it contains; nothing if it is not there.
+    pub fn read(&self) -> String {
+        std::fs::read_to_string(&self.0).unwrap_or_default()
+    }
+
+    /// Appends a line, as any number of processes may do at once.
+    pub fn append_to(path: &Path, line: &str) {
+        use std::io::Write;
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.append(true).create(true).open(path).expect("opens");
+        file.write_all(format!("{line}\n").as_bytes())
+            .expect("writes");
+    }
+}
+
+impl Drop for ScratchFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Ends this process as the words say, without a panic.
+pub fn end_badly(how: &str) {
+    no_core_dump();
+    let exit = |code: &str| std::process::exit(code.parse().expect("a number"));
+    match how.split_once(' ') {
+        Some(("exit", "7 in a thread")) => {
+            let _ = thread::spawn(move || exit("7")).join();
+        }
+        Some(("exit", code)) => exit(code),
+        _ => {}
+    }
+    match how {
+        "abort" => std::process::abort(),
+        // SAFETY: reading from address 8 is undefined behaviour for the compiler, but a volatile read is done as written,
+        // and the kernel maps nothing there. What follows is the end of the process.
+        "segmentation fault" => unsafe {
+            std::ptr::with_exposed_provenance::<u64>(8).read_volatile();
+        },
+        "stack overflow" => overflow(0),
+        "illegal instruction" => raise(nix::sys::signal::Signal::SIGILL),
+        "sigterm" => raise(nix::sys::signal::Signal::SIGTERM),
+        _ => panic!("no such end: {how}"),
+    }
+}
+
+fn raise(signal: nix::sys::signal::Signal) {
+    nix::sys::signal::raise(signal).expect("a process may signal itself");
+}
+
+#[expect(unconditional_recursion, reason = "that is its purpose")]
+fn overflow(depth: u64) {
+    let frame = std::hint::black_box([depth; 64]);
+    overflow(frame[0] + 1);
+    std::hint::black_box(frame);
+}
+
+/// A test that makes a process crash leaves no file behind.
+pub fn no_core_dump() {
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).expect("a limit can be lowered");
+}
+
+/// Calls `function` when this process ends by `exit`, before those that were registered earlier.
+pub fn at_exit(function: extern "C" fn()) {
+    // SAFETY: a plain function lives as long as the program.
+    let result = unsafe { nix::libc::atexit(function) };
+    assert_eq!(result, 0, "there is room for 32 handlers");
+}

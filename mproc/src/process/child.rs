@@ -70,16 +70,23 @@ impl Inner {
             return None;
         }
         let collecting = lock(&self.collecting);
-        let mut first = false;
-        let status = *self.ended.get_or_init(|| {
-            first = true;
+        let first = self.ended.get().is_none();
+        if first {
             let status = match sys::reap(self.pidfd.as_fd()) {
-                Ok(status) => status,
-                Err(_) => sys::status_after_foreign_reap(self.pidfd.as_fd()),
+                Ok(Some(status)) => ExitStatus::new(status),
+                // Its tracer has to hear of its end before we do.
+                Ok(None) => return None,
+                Err(_) => match sys::status_after_foreign_reap(self.pidfd.as_fd()) {
+                    sys::ForeignReap::Status(status) => ExitStatus::new(status),
+                    sys::ForeignReap::Lost => ExitStatus::LOST,
+                    sys::ForeignReap::UnderWay => return None,
+                },
             };
-            status.map_or(ExitStatus::LOST, ExitStatus::new)
-        });
+            // OK to ignore: it is set under the lock, and was not.
+            let _ = self.ended.set(status);
+        }
         drop(collecting);
+        let status = *self.ended.get()?;
         if first {
             // Somebody else may have collected it long ago, and the number may be another child's by now.
             let mut children = lock(&CHILDREN);
@@ -97,6 +104,7 @@ impl Inner {
 
     /// Waits for the end, until the deadline.
     pub(super) fn wait(&self, deadline: Deadline) -> Result<Option<ExitStatus>> {
+        let mut pause = Duration::ZERO;
         loop {
             if let Some(status) = self.look() {
                 crate::logging::flush();
@@ -107,6 +115,12 @@ impl Inner {
             if !ended {
                 return Ok(None);
             }
+            // From here on the look succeeds, with two exceptions, and neither has anything to sleep on: a debugger that has
+            // yet to hear of the end, and somebody else's `wait` that the kernel is in the middle of.
+            if !deadline.sleep(pause) {
+                return Ok(None);
+            }
+            pause = (2 * pause).clamp(Duration::from_micros(20), Duration::from_millis(10));
         }
     }
 

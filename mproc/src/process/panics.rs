@@ -7,9 +7,10 @@
 
 use std::any::Any;
 use std::backtrace::Backtrace;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::PanicHookInfo;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::thread::{self, ThreadId};
 
 use super::record::kind;
@@ -19,8 +20,29 @@ use crate::wire::Message;
 /// The control socket, for the hook.
 static CONTROL: OnceLock<OwnedFd> = OnceLock::new();
 
-/// The last panic on the thread that runs the entry.
-static LAST: Mutex<Option<Panic>> = Mutex::new(None);
+thread_local! {
+    /// The last panic but one on this thread, and the last one.
+    static NOTED: RefCell<[Option<Noted>; 2]> = const { RefCell::new([None, None]) };
+}
+
+/// A panic as the hook saw it. Its backtrace has no names yet: finding them takes long, and most panics are caught.
+struct Noted {
+    message: String,
+    location: Option<String>,
+    backtrace: Option<Backtrace>,
+    thread: String,
+}
+
+impl Noted {
+    fn into_panic(self) -> Panic {
+        Panic {
+            message: self.message,
+            location: self.location,
+            backtrace: self.backtrace.map(|backtrace| backtrace.to_string()),
+            thread: self.thread,
+        }
+    }
+}
 
 /// Installs the hook. The control socket stays open for the rest of the process.
 pub(crate) fn watch(control: OwnedFd) -> BorrowedFd<'static> {
@@ -35,36 +57,37 @@ pub(crate) fn watch(control: OwnedFd) -> BorrowedFd<'static> {
 }
 
 fn note(info: &PanicHookInfo<'_>, entry_thread: ThreadId) {
-    let on_entry_thread = thread::current().id() == entry_thread;
-    let message = message_of(info.payload());
-    let aborts = cfg!(panic = "abort") || CANNOT_UNWIND.contains(&message.as_str());
-    if !on_entry_thread && !aborts {
-        return;
-    }
-    let panic = Panic {
-        message,
+    let noted = Noted {
+        message: message_of(info.payload()),
         location: info.location().map(ToString::to_string),
         backtrace: backtrace(),
-        thread: if on_entry_thread {
+        thread: if thread::current().id() == entry_thread {
             "main".to_owned()
         } else {
             thread::current().name().unwrap_or("<unnamed>").to_owned()
         },
     };
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if !aborts {
-        *last = Some(panic);
+    let cannot_unwind = CANNOT_UNWIND.iter().position(|text| *text == noted.message);
+    if !cfg!(panic = "abort") && cannot_unwind.is_none() {
+        // OK to ignore: a thread that ends has lost its cell, and with it whoever could be told.
+        let _ = NOTED.try_with(|cell| {
+            let mut cell = cell.borrow_mut();
+            let [earlier, last] = &mut *cell;
+            *earlier = last.replace(noted);
+        });
         return;
     }
-    // A panic that may not unwind is mostly the second one; what the first one said is the cause.
-    let panic = match last.take() {
-        Some(first) if !cfg!(panic = "abort") => Panic {
-            message: format!("{}, then: {}", first.message, panic.message),
+    // What is noted now says only that the process aborts; the panics that led to it are the cause.
+    let [earlier, last] = NOTED.try_with(RefCell::take).unwrap_or_default();
+    let panic = match (cannot_unwind, earlier, last) {
+        (Some(DURING_CLEANUP), Some(first), Some(second)) => Noted {
+            message: format!("{}, then: {}", first.message, second.message),
             ..first
         },
-        _ => panic,
+        (Some(_), _, Some(last)) => last,
+        _ => noted,
     };
-    if let (Some(control), Ok(message)) = (CONTROL.get(), Message::of(&panic)) {
+    if let (Some(control), Ok(message)) = (CONTROL.get(), Message::of(&panic.into_panic())) {
         // Never waits: a process that aborts does not hang on a parent that does not read.
         let _ = message.send(control.as_fd(), kind::PANIC, false);
     }
@@ -76,12 +99,18 @@ const CANNOT_UNWIND: [&str; 2] = [
     "panic in a destructor during cleanup",
 ];
 
+/// The second of these: there was a panic that unwound, and another in a destructor that it ran.
+const DURING_CLEANUP: usize = 1;
+
 /// The panic that reached boot.
 pub(crate) fn take(payload: &(dyn Any + Send)) -> Panic {
-    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // Nothing is there after `resume_unwind`, which calls no hook, and when the function has installed a hook of its own.
-    last.unwrap_or_else(|| Panic {
-        message: message_of(payload),
+    let message = message_of(payload);
+    let [_, last] = NOTED.try_with(RefCell::take).unwrap_or_default();
+    // Nothing is there, or another panic that was caught, after `resume_unwind`, which calls no hook, and when the function
+    // has installed a hook of its own.
+    let last = last.filter(|last| last.message == message);
+    last.map(Noted::into_panic).unwrap_or_else(|| Panic {
+        message,
         location: None,
         backtrace: None,
         thread: "main".to_owned(),
@@ -98,9 +127,7 @@ fn message_of(payload: &dyn Any) -> String {
     }
 }
 
-fn backtrace() -> Option<String> {
-    if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value == "0") {
-        return None;
-    }
-    Some(Backtrace::force_capture().to_string())
+fn backtrace() -> Option<Backtrace> {
+    let off = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value == "0");
+    (!off).then(Backtrace::force_capture)
 }

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::child::Inner;
-use crate::sys;
+use crate::sys::{self, Deadline};
 
 struct Reaper {
     watch: sys::Watch,
@@ -51,7 +52,8 @@ fn start() -> Option<Arc<Reaper>> {
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&key);
             if let Some(child) = child {
-                child.look();
+                // Mostly no more than a look. What is still being traced is left to the next start.
+                let _ = child.wait(Deadline::after(Duration::from_secs(1)));
             }
         }
     };

@@ -272,7 +272,10 @@ impl Message {
     pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, WireError> {
         let mut reading = Arc::new(self).read()?;
         let value = reading.take()?;
-        reading.finish()?;
+        reading.finish().map_err(|error| {
+            let after = std::any::type_name::<T>();
+            WireError::Unexpected(format!("after a value of type `{after}`, {error}"))
+        })?;
         Ok(value)
     }
 }

@@ -15,8 +15,8 @@ pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
 pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_readable};
 pub(crate) use process::{
-    RawStatus, at_exit, effective_user, ended_child, process_id, program_arguments, reap,
-    send_signal, set_thread_name, status_after_foreign_reap,
+    ForeignReap, RawStatus, at_exit, effective_user, ended_child, process_id, program_arguments,
+    reap, send_signal, set_thread_name, status_after_foreign_reap,
 };
 #[cfg(feature = "test")]
 pub(crate) use signal::ignore_sigpipe;

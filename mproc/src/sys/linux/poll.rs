@@ -21,6 +21,16 @@ impl Deadline {
         Self(Instant::now().checked_add(timeout))
     }
 
+    /// Sleeps for `pause`, no longer than to the deadline. False if that had passed already.
+    pub(crate) fn sleep(self, pause: Duration) -> bool {
+        let remaining = self.remaining().unwrap_or(Duration::MAX);
+        if pause > Duration::ZERO && remaining == Duration::ZERO {
+            return false;
+        }
+        std::thread::sleep(pause.min(remaining));
+        true
+    }
+
     fn remaining(self) -> Option<Duration> {
         self.0
             .map(|end| end.saturating_duration_since(Instant::now()))
@@ -48,7 +58,7 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_readable(fd, Deadline(Some(Instant::now()))).unwrap_or(false)
 }
 
-/// Whether every other end of this pipe is closed.
+/// Whether every other end of this pipe is closed; of a pidfd, whether its process is gone from the kernel's table (Linux 6.9).
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     loop {

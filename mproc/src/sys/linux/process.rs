@@ -56,7 +56,8 @@ pub(crate) enum RawStatus {
     Signaled { signal: i32, core_dumped: bool },
 }
 
-/// Collects an ended child without waiting. `None`: it has not ended. `ECHILD`: somebody else has collected it.
+/// Collects an ended child without waiting. `None`: it has not ended, or a tracer has to collect it first. `ECHILD`: somebody
+/// else has collected it.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<RawStatus>> {
     loop {
         // SAFETY: `siginfo_t` is plain data for which zeroes are valid; the kernel fills it in.
@@ -101,10 +102,20 @@ pub(crate) fn ended_child() -> Option<u32> {
     u32::try_from(id).ok().filter(|id| *id != 0)
 }
 
-/// The status of a child that somebody else collected: a `SIGCHLD` that is ignored, or a foreign `wait`.
+/// What is known of a child that somebody else collected: a `SIGCHLD` that is ignored, or a foreign `wait`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ForeignReap {
+    Status(RawStatus),
+    /// The kernel has not kept it.
+    Lost,
+    /// The other one's `wait` has begun and not ended. Or, in a process that was forked, the child is not ours.
+    UnderWay,
+}
+
+/// Asks the kernel for the status of a child that somebody else collected.
 ///
 /// Linux 6.15 and newer keep it for holders of a pidfd (`PIDFD_GET_INFO`); before that it is lost.
-pub(crate) fn status_after_foreign_reap(pidfd: BorrowedFd<'_>) -> Option<RawStatus> {
+pub(crate) fn status_after_foreign_reap(pidfd: BorrowedFd<'_>) -> ForeignReap {
     /// `struct pidfd_info` of linux/pidfd.h up to the field needed; the size travels in the request number.
     #[repr(C)]
     #[derive(Default)]
@@ -122,12 +133,22 @@ pub(crate) fn status_after_foreign_reap(pidfd: BorrowedFd<'_>) -> Option<RawStat
         mask: PIDFD_INFO_EXIT,
         ..PidfdInfo::default()
     };
+    // Looked at BEFORE asking. The kernel keeps the status before it lets the process go, and the pidfd hangs up with that;
+    // the other way round, the process could go between question and look, and its status would be taken for lost.
+    let gone = super::poll::is_hung_up(pidfd);
     // SAFETY: the request number carries the size of `info`, and the kernel writes no more than that.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), request, &mut info) };
-    if result != 0 || info.mask & PIDFD_INFO_EXIT == 0 {
-        return None;
+    if result != 0 {
+        return ForeignReap::Lost;
     }
-    Some(if libc::WIFEXITED(info.exit_code) {
+    if info.mask & PIDFD_INFO_EXIT == 0 {
+        return if gone {
+            ForeignReap::Lost
+        } else {
+            ForeignReap::UnderWay
+        };
+    }
+    ForeignReap::Status(if libc::WIFEXITED(info.exit_code) {
         RawStatus::Exited(libc::WEXITSTATUS(info.exit_code))
     } else {
         let core_dumped = libc::WCOREDUMP(info.exit_code);

@@ -1,0 +1,233 @@
+//! Every program but `word_count`, by what it prints.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Printed, example, run, run_within};
+
+/// Runs an example that is to succeed.
+fn output_of(name: &str, arguments: &[&str]) -> Printed {
+    let printed = run(example(name).args(arguments));
+    assert_eq!(printed.code, Some(0), "{printed:#?}");
+    printed
+}
+
+/// Lines in alphabetical order, for programs whose processes print when they get to it.
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// `text` with every process id replaced by `N`.
+fn without_ids(text: &str) -> String {
+    let mut parts = text.split("pid=");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "pid=N" + part.trim_start_matches(|c: char| c.is_ascii_digit())
+    })
+}
+
+#[test]
+fn hello() {
+    assert_eq!(output_of("hello", &[]).out, "hello bob\n");
+}
+
+#[test]
+fn five_workers() {
+    let expected = [0, 1, 2, 3, 4].map(|number| format!("Worker: {number}"));
+    assert_eq!(sorted(&output_of("five_workers", &[]).out), expected);
+}
+
+#[test]
+fn names() {
+    let printed = output_of("names", &["--seconds", "0"]);
+    let names = ["Process-3", "my_service", "worker 1"];
+    for name in names {
+        let mut lines = printed.out.lines().filter(|line| line.starts_with(name));
+        assert_eq!(lines.next(), Some(&*format!("{name} Starting")));
+        assert_eq!(lines.next(), Some(&*format!("{name} Exiting")));
+    }
+    assert_eq!(printed.out.lines().count(), 2 * names.len(), "{printed:#?}");
+}
+
+/// The lines that one process of `daemon` printed, without its id, which is the same in all of them.
+fn lines_of<'a>(printed: &'a Printed, name: &str) -> Vec<&'a str> {
+    let lines = printed.out.lines().filter_map(|line| line.rsplit_once(' '));
+    let ours: Vec<_> = lines.filter(|(line, _)| line.ends_with(name)).collect();
+    assert!(
+        ours.windows(2).all(|pair| pair[0].1 == pair[1].1),
+        "{printed:#?}"
+    );
+    ours.into_iter().map(|(line, _)| line).collect()
+}
+
+const DAEMON: [&str; 2] = ["Starting: daemon", "Exiting : daemon"];
+const NON_DAEMON: [&str; 2] = ["Starting: non-daemon", "Exiting : non-daemon"];
+
+#[test]
+fn a_daemon_ends_with_its_program() {
+    // The program waits a second for the daemon to say that it starts. A machine may be too busy for that: then look again.
+    for _ in 0..10 {
+        let printed = output_of("daemon", &["--seconds", "3600"]);
+        assert_eq!(lines_of(&printed, " non-daemon"), NON_DAEMON);
+        let daemon = lines_of(&printed, " daemon");
+        assert!(!daemon.contains(&DAEMON[1]), "{printed:#?}");
+        if daemon == DAEMON[..1] {
+            return;
+        }
+    }
+    panic!("the daemon never came to say anything");
+}
+
+#[test]
+fn a_daemon_that_is_joined_comes_to_its_end() {
+    let printed = output_of("daemon", &["--join", "--seconds", "0"]);
+    assert_eq!(lines_of(&printed, " daemon"), DAEMON);
+    assert_eq!(lines_of(&printed, " non-daemon"), NON_DAEMON);
+}
+
+#[test]
+fn a_daemon_is_alive_after_a_join_that_timed_out() {
+    let printed = output_of("daemon", &["--join-timeout", "--seconds", "3600"]);
+    assert!(
+        printed.out.lines().any(|line| line == "is_alive() true"),
+        "{printed:#?}"
+    );
+    assert!(!printed.out.contains(DAEMON[1]), "{printed:#?}");
+    assert_eq!(lines_of(&printed, " non-daemon"), NON_DAEMON);
+}
+
+#[test]
+fn terminate() {
+    let printed = output_of("terminate", &[]);
+    let text = without_ids(&printed.out);
+    let lines: Vec<&str> = text.lines().collect();
+    let started = "<Process(Process-1, started, pid=N)> true";
+    let stopped = "<Process(Process-1, stopped[SIGTERM], pid=N, exit_code=-15)> false";
+    assert_eq!(lines.len(), 4, "{printed:#?}");
+    assert_eq!(lines[0], "BEFORE:     <Process(Process-1, initial)> false");
+    assert_eq!(lines[1], format!("DURING:     {started}"));
+    assert!(
+        lines[2].starts_with("TERMINATED: <Process(Process-1, st"),
+        "{printed:#?}"
+    );
+    assert_eq!(lines[3], format!("JOINED:     {stopped}"));
+}
+
+#[test]
+fn exit_codes() {
+    let printed = output_of("exit_codes", &[]);
+    let expected =
+        "exit_error = 1\nexit_ok = 0\nreturn_value = 0\nraises = 101\nterminated = -15\n";
+    assert_eq!(printed.out, expected);
+    assert!(printed.err.contains("there was an error"), "{printed:#?}");
+}
+
+#[test]
+fn logging() {
+    let printed = output_of("logging", &[]);
+    assert_eq!(printed.out, "Doing some work\n");
+    let records = "[INFO/Process-1] child process calling worker\n\
+                   [INFO/Process-1] Working at it\n\
+                   [INFO/Process-1] process exiting with exitcode 0\n";
+    assert_eq!(printed.err, records);
+}
+
+#[test]
+fn worker_type() {
+    let expected = [1, 2, 3, 4, 5].map(|number| format!("In Worker-{number}"));
+    assert_eq!(sorted(&output_of("worker_type", &[]).out), expected);
+}
+
+#[test]
+fn sleep() {
+    let expected = "<Process(Process-1, initial)> false\n\
+                    <Process(Process-1, started, pid=N)> true\n\
+                    <Process(Process-1, stopped[SIGTERM], pid=N, exit_code=-15)> false\n\
+                    true\n";
+    assert_eq!(without_ids(&output_of("sleep", &[]).out), expected);
+}
+
+#[test]
+fn nested() {
+    let printed = output_of("nested", &[]);
+    let mut known = vec!["MainProcess"];
+    for line in printed.out.lines().take(6) {
+        let (child, parent) = line
+            .split_once(" is a child of ")
+            .expect("a line of a child");
+        assert!(known.contains(&parent), "{printed:#?}");
+        known.push(child);
+    }
+    known.sort_unstable();
+    let family = ["MainProcess", "Process-1", "Process-1:1", "Process-1:2"];
+    let rest = ["Process-2", "Process-2:1", "Process-2:2"];
+    assert_eq!(known, [&family[..], &rest].concat());
+    assert_eq!(printed.out.lines().nth(6), Some("6 descendants"));
+}
+
+#[test]
+fn open_file() {
+    let printed = output_of("open_file", &[]);
+    let version = std::fs::read_to_string("/proc/version").expect("/proc is mounted");
+    let words: Vec<&str> = version.split_whitespace().take(3).collect();
+    let expected = format!(
+        "a child read our file: {}\na child accepted our visitor, who says: hello\n",
+        words.join(" ")
+    );
+    assert_eq!(printed.out, expected);
+}
+
+/// Built on its own: beside mproc's tests, in one `cargo test` of the workspace, it would get their feature `test`, with which
+/// processes start without a guard.
+#[test]
+fn no_guard() {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no_guard");
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .args([
+            "build",
+            "--offline",
+            "--quiet",
+            "--package",
+            "mproc-examples",
+        ])
+        .args(["--example", "no_guard", "--target-dir"])
+        .arg(&target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        // A target would put the program into a folder of its own.
+        .env_remove("CARGO_BUILD_TARGET");
+    let built = run_within(&mut build, Duration::from_secs(900));
+    assert_eq!(built.code, Some(0), "{built:#?}");
+
+    let printed = run(&mut Command::new(target.join("debug/examples/no_guard")));
+    assert_eq!(printed.code, Some(1), "{printed:#?}");
+    assert_eq!(printed.out, "", "nothing was to be started");
+    assert!(printed.err.starts_with("Error: "), "{printed:#?}");
+    assert!(printed.err.contains("`mproc::main!`"), "{printed:#?}");
+    assert_eq!(
+        printed.err.lines().count(),
+        1,
+        "one process, one error: {printed:#?}"
+    );
+}
+
+#[test]
+fn every_program_is_in_the_index() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let index = std::fs::read_to_string(folder.join("README.md")).expect("it is there");
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).expect("it is there");
+    for entry in folder.read_dir().expect("it is there") {
+        let path = entry.expect("it is there").path();
+        let name = path.file_stem().and_then(|name| name.to_str());
+        let is_program = path.extension() == Some("rs".as_ref()) && name != Some("lib");
+        if let Some(name) = name.filter(|_| is_program) {
+            assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+            assert!(index.contains(&format!("[{name}]({name}.rs)")), "{name}");
+        }
+    }
+}
