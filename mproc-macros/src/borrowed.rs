@@ -78,7 +78,13 @@ impl<'a> Visit<'a> for Finder<'a> {
 }
 
 fn names_a_lifetime(segment: &PathSegment) -> bool {
-    generic_arguments(segment).any(|argument| matches!(argument, GenericArgument::Lifetime(lifetime) if lifetime.ident != "static"))
+    let mut lifetimes = generic_arguments(segment).filter_map(|argument| match argument {
+        GenericArgument::Lifetime(lifetime) => Some(lifetime),
+        _ => None,
+    });
+    // `Cow<str>` leaves its lifetime out, and there is no `Cow` without one.
+    let hides_one = segment.ident == "Cow" && generic_arguments(segment).count() == 1;
+    hides_one || lifetimes.any(|lifetime| lifetime.ident != "static")
 }
 
 fn generic_arguments(segment: &PathSegment) -> impl Iterator<Item = &GenericArgument> {
@@ -177,6 +183,7 @@ mod tests {
         let count = |written: Type| borrows_in(&written).len();
         assert_eq!(count(parse_quote!(Vec<(&str, Cow<'_, str>, *const u8)>)), 3);
         assert_eq!(count(parse_quote!(Cow<'static, str>)), 0);
+        assert_eq!(count(parse_quote!(Vec<Cow<str>>)), 1);
         assert_eq!(count(parse_quote!(PhantomData<fn(&str) -> &u8>)), 0);
         assert_eq!(count(parse_quote!(Box<dyn Fn(&str)>)), 1);
         assert_eq!(count(parse_quote!(Box<dyn Shape>)), 0);

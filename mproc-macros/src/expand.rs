@@ -138,6 +138,7 @@ impl<'a> FunctionEntry<'a> {
         );
         quote_spanned! {*span=>
             #carried
+            #[allow(dead_code, clippy::too_many_arguments)]
             impl #name {
                 #[doc = #spawn]
                 #visibility fn spawn(#(#names: #types),*) -> #mproc::Result<#mproc::Child<#result>> {
@@ -491,5 +492,30 @@ fn readable(name: &str, arguments: &Arguments, span: Span) -> TokenStream {
             let name = Literal::string(name);
             quote_spanned!(span=> ::core::concat!(::core::module_path!(), "::", #name))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_behind_comes_out_behind() {
+        let items = quote!(impl f {} const _: () = (););
+        let whole = behind(
+            &quote!(
+                enum f {}
+            ),
+            &items,
+            &quote!(::mproc),
+            Span::call_site(),
+        );
+        let attribute = syn::parse2::<syn::ItemEnum>(whole).unwrap().attrs.remove(0);
+        let arguments = attribute.meta.require_list().unwrap().tokens.clone();
+        assert_eq!(
+            items_behind(&arguments).unwrap().to_string(),
+            items.to_string()
+        );
+        assert!(items_behind(&quote!(name = "x")).is_none());
     }
 }

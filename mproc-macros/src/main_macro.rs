@@ -257,4 +257,15 @@ mod tests {
             .contains("one function")
         );
     }
+
+    #[test]
+    fn a_child_boots_before_the_runtime() {
+        let expanded = expand(quote!(
+            #[tokio::main]
+            async fn main() {}
+        ))
+        .unwrap()
+        .to_string();
+        assert!(expanded.find("freeze_support").unwrap() < expanded.find("tokio").unwrap());
+    }
 }

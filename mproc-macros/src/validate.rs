@@ -385,7 +385,7 @@ fn check_travels(written: &Type, verb: &str, refusals: &mut Refusals) -> bool {
 fn check_impl(implementation: &ItemImpl) -> syn::Result<()> {
     let Some((path, _)) = &implementation.trait_ else {
         let message = format!(
-            "an `impl` without a trait cannot be an entry; {WHAT_CAN_BE}: put it on a free function"
+            "an `impl` without a trait cannot be an entry; {WHAT_CAN_BE}, so put it on a free function"
         );
         return Err(Error::new_spanned(&implementation.self_ty, message));
     };

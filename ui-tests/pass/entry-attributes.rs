@@ -24,29 +24,29 @@ const fn constant(x: u8) -> u8 {
 const TWO: u8 = constant(1);
 
 #[mproc::entry]
-#[cfg(any())]
+#[cfg(not(unix))]
 fn absent(x: DoesNotExist) {}
 
-#[cfg(any())]
+#[cfg(not(unix))]
 #[mproc::entry]
 fn absent_too(x: DoesNotExist) {}
 
 #[mproc::entry]
-#[cfg_attr(all(), cfg(any()))]
+#[cfg_attr(unix, cfg(not(unix)))]
 fn absent_as_well(x: DoesNotExist) {}
 
 #[mproc::entry]
-#[cfg(all())]
+#[cfg(unix)]
 fn present() {}
 
 #[mproc::entry]
-#[cfg(not(all()))]
+#[cfg(not(unix))]
 fn one_of_two() -> u8 {
     1
 }
 
 #[mproc::entry]
-#[cfg(all())]
+#[cfg(unix)]
 fn one_of_two() -> u8 {
     2
 }
@@ -58,7 +58,7 @@ fn old(x: u8) -> u8 {
 }
 
 #[mproc::entry]
-#[cfg_attr(all(), deprecated)]
+#[cfg_attr(unix, deprecated)]
 fn conditionally_old(x: u8) -> u8 {
     x
 }

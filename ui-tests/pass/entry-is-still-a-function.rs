@@ -11,7 +11,9 @@ fn cube(x: i64) -> i64 {
     x * x * x
 }
 
-static TABLE: [(&str, fn(i64) -> i64); 2] = [("square", square), ("cube", cube)];
+type Named = (&'static str, fn(i64) -> i64);
+
+static TABLE: [Named; 2] = [("square", square), ("cube", cube)];
 
 fn twice(f: impl Fn(i64) -> i64, x: i64) -> i64 {
     f(f(x))

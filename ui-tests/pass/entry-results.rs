@@ -21,6 +21,7 @@ fn table() -> BTreeMap<String, [u8; 4]> {
 fn unit() {}
 
 #[mproc::entry]
+#[allow(clippy::unused_unit)]
 fn written_unit() -> () {}
 
 #[mproc::entry]

@@ -36,7 +36,7 @@ impl Run for Of<u8> {
 }
 
 #[mproc::entry]
-#[cfg(any())]
+#[cfg(not(unix))]
 impl Run for DoesNotExist {
     type Output = ();
     fn run(self) {}

@@ -4,8 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::Entry;
 use super::call::Call;
@@ -35,7 +34,7 @@ impl<G: ?Sized, T> fmt::Debug for Carrier<G, T> {
 }
 
 /// A parameter or result of type `T`.
-pub fn wire<T: Serialize + DeserializeOwned + 'static>() -> Wire<T> {
+pub fn wire<T: Serialize + for<'de> Deserialize<'de>>() -> Wire<T> {
     Carrier {
         encode: |value, to| to.put(value),
         decode: codec::decode,
@@ -43,7 +42,10 @@ pub fn wire<T: Serialize + DeserializeOwned + 'static>() -> Wire<T> {
 }
 
 /// A parameter of type `&U`.
-pub fn lent<U: Lend + ?Sized>() -> Carrier<U, U::Owned> {
+pub fn lent<U: Lend + Serialize + ?Sized>() -> Carrier<U, U::Owned>
+where
+    U::Owned: for<'de> Deserialize<'de>,
+{
     Carrier {
         encode: |value, to| to.put(value),
         decode: codec::decode,

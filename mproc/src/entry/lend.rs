@@ -4,20 +4,17 @@ use std::borrow::Borrow;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 /// What may stand behind the `&` of an entry's parameter, and what owns it on the other side.
 #[diagnostic::on_unimplemented(
     message = "`&{Self}` cannot be a parameter of an entry",
     note = "a borrowed parameter is `&str`, `&[T]`, `&Path`, `&OsStr`, `&CStr`, or `&T` where `T` is serializable"
 )]
-pub trait Lend: Serialize {
+pub trait Lend {
     /// The owned form, which decodes from the bytes of the borrowed one.
-    type Owned: DeserializeOwned + Borrow<Self> + 'static;
+    type Owned: Borrow<Self>;
 }
 
-impl<T: Serialize + DeserializeOwned + 'static> Lend for T {
+impl<T> Lend for T {
     type Owned = T;
 }
 
@@ -25,7 +22,7 @@ impl Lend for str {
     type Owned = String;
 }
 
-impl<T: Serialize + DeserializeOwned + 'static> Lend for [T] {
+impl<T> Lend for [T] {
     type Owned = Vec<T>;
 }
 

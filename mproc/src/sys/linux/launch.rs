@@ -158,7 +158,14 @@ pub(crate) fn launch(plan: &Plan<'_>) -> Result<(u32, OwnedFd), LaunchError> {
         });
     }
     // SAFETY: the kernel has made this descriptor for us alone.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let mut pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    // Out of the numbers of standard streams, or a program that has closed its own would print into it. If there is no room
+    // for another number, that is no reason to give up a process that has started.
+    if pidfd.as_raw_fd() <= 2
+        && let Ok(moved) = pidfd.try_clone()
+    {
+        pidfd = moved;
+    }
     // Read through a pointer: the child has written behind the compiler's back.
     // SAFETY: the child has executed or ended, so nobody else touches `prepared`.
     let failed = unsafe { (&raw const prepared.failed).read_volatile() };
