@@ -61,7 +61,101 @@ pub use error::{Error, ErrorKind, Panic, Result};
 pub use failure::Failure;
 pub use fd::Fd;
 pub use logging::{forward_logs, get_logger, log_to_stderr};
-pub use mproc_macros::{entry, main};
+/// Makes a function, or a value with a `run` method, something that a process of its own can run.
+///
+/// # On a function
+///
+/// ```
+/// #[mproc::entry]
+/// fn hello(name: &str) -> usize {
+///     println!("hello {name}");
+///     name.len()
+/// }
+///
+/// # fn main() -> mproc::Result<()> {
+/// hello("here");                                          // still an ordinary function
+/// let child = hello::spawn("bob")?;                       // the same call in a process of its own
+/// let length: usize = child.join()?;
+/// let process = hello::process("ann").name("greeter");    // described, not yet started
+/// let call: mproc::Call<usize> = hello::bind("eve");      // a value that can itself be sent
+/// # assert_eq!((length, process.start()?.join()?, call.run()?), (3, 3, 3));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The function stays exactly as written. Beside it stands a type of the same name (functions and types have separate
+/// namespaces) with the functions `spawn`, `process` and `bind`, which take the function's own parameters and implement
+/// [`Entry`]. A module or type of that name beside the function is therefore a name clash.
+///
+/// Parameters may be values of any type that is `Serialize + DeserializeOwned`, or shared references: the caller of
+/// `spawn` lends, the bytes travel, the child owns them and lends them to the function. Patterns and `mut` work. The result
+/// is any type that is `Serialize + DeserializeOwned`.
+///
+/// Refused, each with a message that says what to write: `async`, `unsafe` and `extern` functions, generics, `self`, `impl
+/// Trait`, `&mut`, lifetimes, raw pointers, and references inside other types or in the result.
+///
+/// # On an impl of `Run`
+///
+/// ```
+/// use mproc::Run;
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Worker { id: u32 }
+///
+/// #[mproc::entry]
+/// impl Run for Worker {
+///     type Output = u32;
+///     fn run(self) -> u32 { self.id }
+/// }
+///
+/// # fn main() -> mproc::Result<()> {
+/// let child = Worker { id: 7 }.spawn()?;
+/// assert_eq!(child.join()?, 7);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `spawn`, `process` and `bind` are then methods of the value. An `impl Run` without the attribute does not compile.
+///
+/// # Arguments
+///
+/// - `name = "…"` registers the entry under a name of your own instead of one made from its path and position, so that it can move
+///   in the source and still be found. Two entries of one name are an error when the program boots.
+/// - `crate = path` says where mproc is, if it is not at `::mproc`.
+pub use mproc_macros::entry;
+/// The program's `main`, which first lets a child process find its entry.
+///
+/// ```
+/// #[mproc::entry]
+/// fn hello(name: &str) {
+///     println!("hello {name}");
+/// }
+///
+/// mproc::main! {
+///     fn main() -> mproc::Result<()> {
+///         hello::spawn("bob")?.join()
+///     }
+/// }
+/// ```
+///
+/// or, with the function elsewhere,
+///
+/// ```
+/// # #[mproc::entry]
+/// # fn hello(name: &str) {}
+/// fn run() -> mproc::Result<()> {
+///     hello::spawn("bob")?.join()
+/// }
+///
+/// # #[cfg(any())] // a doctest sees no `main` in this, and writes one
+/// mproc::main!(run);
+/// # fn main() {}
+/// ```
+///
+/// A process that mproc started runs its entry here and exits; the program itself goes on into the function given. Attributes
+/// stay on that function, so `#[tokio::main] async fn main` works, and a child is done before the runtime would start. The
+/// result is whatever `main` may return. To write `main` by hand, begin it with [`freeze_support`].
+pub use mproc_macros::main;
 pub use process::{
     AnyChild, Child, CurrentProcess, ExitStatus, ParentProcess, Process, Stdio, active_children,
     cpu_count, current_process, parent_process,

@@ -1,10 +1,9 @@
 //! Descriptors: where they live, what they inherit.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::libc;
 
 /// Moves a descriptor out of 0 to 2.
 ///
@@ -40,7 +39,9 @@ pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// somebody's stderr.
 #[cfg(feature = "test")]
 pub(crate) fn open_stdio() {
-    for number in 0..3 as RawFd {
+    use nix::libc;
+
+    for number in 0..3 {
         // SAFETY: F_GETFD takes a number and touches no memory; a closed number is an answer and not a fault.
         let closed = unsafe { libc::fcntl(number, libc::F_GETFD) } == -1;
         if closed {
