@@ -5,8 +5,9 @@
 //! no half line; what it logged before is in the socket and is not lost. Grandchildren write to the same socket.
 
 use std::cell::RefCell;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::Fd;
 use crate::error::{Error, Result};
 use crate::process::record::Person;
-use crate::sys;
+use crate::sys::{self, Deadline};
 use crate::wire::Message;
 
 /// What a child is told about logging.
@@ -28,6 +29,9 @@ pub(crate) struct Forwarding {
 
 /// The socket that records go into: in the program that forwards, and in its descendants.
 static SOCKET: OnceLock<Fd> = OnceLock::new();
+
+/// Whether this process's logger is one of those here; set by the first who tries to make it so.
+static LOGGER_IS_OURS: OnceLock<bool> = OnceLock::new();
 
 /// How far the forwarding thread has come; only in the process that has it.
 static READER: OnceLock<Reader> = OnceLock::new();
@@ -57,7 +61,8 @@ struct Record {
 /// Prints log records up to `level` to stderr, those of this process and of its children, as `[INFO/Process-1] text`.
 ///
 /// mproc's own events are among them, with target `mproc`: at `Info` that a child calls its function and exits with which
-/// code, at `Debug` more. Installs a logger for the `log` crate and starts the thread of [`forward_logs`].
+/// code, at `Debug` more. Installs a logger for the `log` crate and starts the thread of [`forward_logs`]. In a child whose
+/// records are forwarded already, it only sets the level.
 ///
 /// # Errors
 ///
@@ -79,8 +84,7 @@ struct Record {
 /// # }
 /// ```
 pub fn log_to_stderr(level: LevelFilter) -> Result<()> {
-    static INSTALLED: OnceLock<bool> = OnceLock::new();
-    if !INSTALLED.get_or_init(|| log::set_logger(get_logger()).is_ok()) {
+    if !LOGGER_IS_OURS.get_or_init(|| log::set_logger(get_logger()).is_ok()) {
         let text = "this program has installed another logger; call `mproc::forward_logs` to get children's records into it";
         return Err(Error::new(crate::ErrorKind::Io, text));
     }
@@ -143,12 +147,16 @@ pub(crate) fn become_child(person: &Person) {
         return;
     };
     if SOCKET.set(socket.clone()).is_ok() && log::set_logger(&ForwardingLogger).is_ok() {
+        let _ = LOGGER_IS_OURS.set(true);
         log::set_max_level(filter(*level));
     }
 }
 
-/// Waits until every record that is in the socket now has been handed to the logger.
-pub(crate) fn flush() {
+/// How long [`flush`] waits for a logger that hangs: records may then come late, but a wait for a child ends.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until every record that is in the socket now has been handed to the logger, until the deadline.
+pub(crate) fn flush(deadline: Deadline) {
     let (Some(reader), Some(socket)) = (READER.get(), SOCKET.get()) else {
         return;
     };
@@ -156,26 +164,35 @@ pub(crate) fn flush() {
     if reader.process != sys::process_id() || reader.thread == std::thread::current().id() {
         return;
     }
-    let mut asked = reader.asked.lock().unwrap_or_else(PoisonError::into_inner);
-    *asked += 1;
-    let ticket = *asked;
-    // Sent under the lock, so that tickets arrive in order.
-    let sent =
-        Message::of(&ticket).is_ok_and(|message| message.send(socket.as_fd(), FLUSH, true).is_ok());
-    drop(asked);
-    if !sent {
-        return;
-    }
+    let deadline = deadline.within(PATIENCE);
+    let ticket = loop {
+        // Sent under the lock, so that tickets arrive in order; and without waiting, so that nobody waits for the lock.
+        let mut asked = reader.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticket = *asked + 1;
+        let Ok(message) = Message::of(&ticket) else {
+            return;
+        };
+        match message.send(socket.as_fd(), FLUSH, false) {
+            Ok(()) => {
+                *asked = ticket;
+                break ticket;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+        drop(asked);
+        if !deadline.sleep(Duration::from_millis(1)) {
+            return;
+        }
+    };
     let answered = reader
         .answered
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    // The bound is for a logger that hangs: records may then come late, but a wait for a child ends.
+    let remaining = deadline.remaining().unwrap_or(PATIENCE);
     let _ = reader
         .moved
-        .wait_timeout_while(answered, Duration::from_secs(10), |answered| {
-            *answered < ticket
-        });
+        .wait_timeout_while(answered, remaining, |answered| *answered < ticket);
 }
 
 fn receive(socket: &OwnedFd) {
@@ -183,15 +200,20 @@ fn receive(socket: &OwnedFd) {
         match Message::receive(socket.as_fd(), true) {
             Ok(Some((RECORD, message))) => {
                 if let Ok(record) = message.decode::<Record>() {
-                    hand_over(&record);
+                    // A logger that panics costs its record, and not this thread, without which all that follow are lost.
+                    let logged = catch_unwind(AssertUnwindSafe(|| hand_over(&record)));
+                    // Dropping a payload may panic again.
+                    logged.unwrap_or_else(std::mem::forget);
                 }
             }
             Ok(Some((FLUSH, message))) => {
                 if let (Ok(ticket), Some(reader)) = (message.decode::<u64>(), READER.get()) {
-                    *reader
+                    let mut answered = reader
                         .answered
                         .lock()
-                        .unwrap_or_else(PoisonError::into_inner) = ticket;
+                        .unwrap_or_else(PoisonError::into_inner);
+                    *answered = ticket.max(*answered);
+                    drop(answered);
                     reader.moved.notify_all();
                 }
             }
@@ -250,7 +272,7 @@ impl Log for StderrLogger {
             .unwrap_or_else(|| crate::current_process().name());
         // One write, so that lines of several processes stay whole. Nobody is left to tell if it fails.
         let line = format!("[{}/{process}] {}\n", record.level(), record.args());
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 
     fn flush(&self) {}

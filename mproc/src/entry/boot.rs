@@ -278,6 +278,9 @@ fn name_after_program() {
 }
 
 fn reply(control: BorrowedFd<'_>, kind: u8, message: &Message) {
+    if panics::in_forked_copy() {
+        return;
+    }
     if let Err(error) = message.send(control, kind, true) {
         // A parent that is gone is no news. Descriptors that are too many are, and a text is small enough to get through.
         let error = Error::new(ErrorKind::Encode, "the result cannot be sent").caused_by(error);

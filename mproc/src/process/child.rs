@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::reaper;
 use super::record::{Refusal, Reply, kind};
 use super::status::ExitStatus;
+use super::{exit, reaper};
 use crate::error::{Error, ErrorKind, Panic, Result};
 use crate::sys::{self, Deadline};
 use crate::wire::{Message, WireError};
@@ -97,7 +97,9 @@ impl Inner {
                 children.remove(&self.id);
             }
             drop(children);
-            log::debug!(target: "mproc", "process {} (pid {}) ended with {status}", self.name, self.id);
+            if !exit::is_under_way() {
+                log::debug!(target: "mproc", "process {} (pid {}) ended with {status}", self.name, self.id);
+            }
         }
         Some(status)
     }
@@ -107,7 +109,7 @@ impl Inner {
         let mut pause = Duration::ZERO;
         loop {
             if let Some(status) = self.look() {
-                crate::logging::flush();
+                crate::logging::flush(deadline);
                 return Ok(Some(status));
             }
             let ended = sys::wait_readable(self.pidfd.as_fd(), deadline)
@@ -122,6 +124,11 @@ impl Inner {
             }
             pause = (2 * pause).clamp(Duration::from_micros(20), Duration::from_millis(10));
         }
+    }
+
+    /// Closes our ends of the child's pipes that nobody has taken and, from here on, nobody will.
+    pub(super) fn close_pipes(&self) {
+        *lock(&self.stdio) = [None, None, None];
     }
 
     pub(super) fn signal(&self, signal: i32) -> Result<()> {
@@ -178,6 +185,8 @@ pub(super) struct Claim(Arc<Inner>);
 impl Drop for Claim {
     fn drop(&mut self) {
         if self.0.look().is_none() {
+            // As std's `Child` does, or a child that reads to the end of its stdin would never end.
+            self.0.close_pipes();
             reaper::collect_later(Arc::clone(&self.0));
         }
     }
@@ -229,13 +238,15 @@ impl AnyChild {
     /// Waits for the end of the process and tells how it ended. The answer stays the same for ever.
     ///
     /// What the process inherited to its own children, pipes above all, does not delay this: it is the end of the process
-    /// itself. Neither does a large result that nobody has taken.
+    /// itself. Neither does a large result that nobody has taken. A piped stdin that nobody has taken is closed first, so that
+    /// a process that reads it to its end does end; a piped stdout is for you to read, or the process waits for its reader.
     ///
     /// # Errors
     ///
     /// If the system refuses to wait.
     #[doc(alias = "join")]
     pub fn wait(&self) -> Result<ExitStatus> {
+        drop(self.take_stdin());
         let status = self.inner().wait(Deadline::NEVER)?;
         Ok(status.expect("a wait without a deadline ends with a status"))
     }
@@ -445,8 +456,10 @@ impl<R: DeserializeOwned> Child<R> {
             )
             .caused_by(error)
         };
+        /// More than any child says. What a forked copy of it may go on saying for ever does not hold up its parent.
+        const MOST_REPLIES: usize = 1024;
         let mut last = None;
-        loop {
+        for _ in 0..MOST_REPLIES {
             match Message::receive(self.any.inner().control.as_fd(), false) {
                 Ok(Some(received)) => last = Some(received),
                 Ok(None) => break,

@@ -35,6 +35,11 @@ pub(super) fn prepare() -> Result<()> {
     Ok(())
 }
 
+/// Whether the program is ending. The thread that ends it has lost its thread-locals, and loggers that use them panic.
+pub(super) fn is_under_way() -> bool {
+    EXITING.load(Relaxed)
+}
+
 /// In a process that was forked from this one the handler is inherited and finds no children.
 extern "C" fn end_children() {
     EXITING.store(true, Relaxed);
@@ -51,6 +56,8 @@ extern "C" fn end_children() {
         for child in &daemons {
             let _ = child.signal(sys::SIGTERM);
         }
+        // Nobody is left to write to them, or to read.
+        others.iter().for_each(|child| child.close_pipes());
         for child in &others {
             let _ = child.wait(Deadline::NEVER);
         }
@@ -62,5 +69,5 @@ extern "C" fn end_children() {
             }
         }
     }
-    crate::logging::flush();
+    crate::logging::flush(Deadline::NEVER);
 }

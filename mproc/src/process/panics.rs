@@ -15,10 +15,11 @@ use std::thread::{self, ThreadId};
 
 use super::record::kind;
 use crate::error::Panic;
+use crate::sys;
 use crate::wire::Message;
 
-/// The control socket, for the hook.
-static CONTROL: OnceLock<OwnedFd> = OnceLock::new();
+/// The control socket, for the hook, and the process that it was made for.
+static CONTROL: OnceLock<(OwnedFd, u32)> = OnceLock::new();
 
 thread_local! {
     /// The last panic but one on this thread, and the last one.
@@ -46,7 +47,8 @@ impl Noted {
 
 /// Installs the hook. The control socket stays open for the rest of the process.
 pub(crate) fn watch(control: OwnedFd) -> BorrowedFd<'static> {
-    let control = CONTROL.get_or_init(|| control).as_fd();
+    let (control, _) = CONTROL.get_or_init(|| (control, sys::process_id()));
+    let control = control.as_fd();
     let entry_thread = thread::current().id();
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -54,6 +56,13 @@ pub(crate) fn watch(control: OwnedFd) -> BorrowedFd<'static> {
         print(info);
     }));
     control
+}
+
+/// Whether the function has forked, and this is the copy: what becomes of it is not what the parent asked for.
+pub(crate) fn in_forked_copy() -> bool {
+    CONTROL
+        .get()
+        .is_some_and(|(_, owner)| *owner != sys::process_id())
 }
 
 fn note(info: &PanicHookInfo<'_>, entry_thread: ThreadId) {
@@ -87,7 +96,10 @@ fn note(info: &PanicHookInfo<'_>, entry_thread: ThreadId) {
         (Some(_), _, Some(last)) => last,
         _ => noted,
     };
-    if let (Some(control), Ok(message)) = (CONTROL.get(), Message::of(&panic.into_panic())) {
+    if in_forked_copy() {
+        return;
+    }
+    if let (Some((control, _)), Ok(message)) = (CONTROL.get(), Message::of(&panic.into_panic())) {
         // Never waits: a process that aborts does not hang on a parent that does not read.
         let _ = message.send(control.as_fd(), kind::PANIC, false);
     }

@@ -85,8 +85,8 @@ pub(super) fn start<R>(process: &Process<R>) -> Result<AnyChild> {
         let text = format!("process `{}` could not be started: {error}", process.name);
         Error::new(ErrorKind::Start, text).caused_by(error.os)
     })?;
-    log::debug!(target: "mproc", "process {} (pid {id}) started for {}", process.name, process.call.name());
-    Ok(child::register(Inner {
+    // Registered BEFORE anything of the user's can run, such as a logger that panics: whoever is not registered is not collected.
+    let child = child::register(Inner {
         parent: sys::process_id(),
         id,
         name: process.name.clone(),
@@ -99,7 +99,9 @@ pub(super) fn start<R>(process: &Process<R>) -> Result<AnyChild> {
         collecting: Mutex::new(()),
         ended: OnceLock::new(),
         claim: Mutex::new(Weak::new()),
-    }))
+    });
+    log::debug!(target: "mproc", "process {} (pid {id}) started for {}", process.name, process.call.name());
+    Ok(child)
 }
 
 fn refusal(what: &str, error: io::Error) -> Error {
@@ -169,7 +171,9 @@ fn environment(changes: &Environment, mark: &boot::Mark) -> Result<Vec<CString>>
         }
     }
     for (key, value) in &changes.changes {
-        if let Some(value) = value {
+        if let Some(value) = value
+            && key != boot::MARK
+        {
             variables.push(variable(key.clone(), value.clone())?);
         }
     }

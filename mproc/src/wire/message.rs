@@ -29,6 +29,10 @@ const INLINE: usize = 32 * 1024;
 /// 1 MiB: as much as is encoded before it is written on to the memfd.
 const CHUNK: usize = 1024 * 1024;
 
+/// How many descriptors a message may carry. A socket of Linux's default size holds four times as many, so that no message
+/// waits for its reader.
+const MAX_HANDLES: usize = 64 * sys::MAX_DESCRIPTORS_PER_PACKET;
+
 /// A message under construction.
 #[derive(Default)]
 pub(crate) struct Outgoing {
@@ -174,6 +178,13 @@ impl Message {
             .chain(&self.handles)
             .map(|fd| fd.as_fd())
             .collect();
+        if descriptors.len() > MAX_HANDLES {
+            let text = format!(
+                "{} descriptors in one message, which holds {MAX_HANDLES}",
+                descriptors.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let mut flags = if blob.is_some() { BLOB } else { 0 };
         let mut packets = descriptors
             .chunks(sys::MAX_DESCRIPTORS_PER_PACKET)
@@ -202,6 +213,7 @@ impl Message {
         let mut descriptors = Vec::new();
         let mut packet = vec![0_u8; HEADER + INLINE];
         loop {
+            let before = descriptors.len();
             let length = match sys::receive_packet(socket, &mut packet, &mut descriptors, wait)? {
                 sys::Received::Packet { length } => length,
                 sys::Received::End => return Ok(None),
@@ -212,6 +224,11 @@ impl Message {
             let header = Header::from_bytes(header)
                 .ok_or_else(|| invalid("a packet that is not mproc's"))?;
             if header.flags & MORE != 0 {
+                if descriptors.len() == before || descriptors.len() > MAX_HANDLES {
+                    return Err(invalid(
+                        "packets that announce more, and bring nothing or too much",
+                    ));
+                }
                 continue;
             }
             let mut handles: Handles = descriptors.into_iter().map(Arc::new).collect();

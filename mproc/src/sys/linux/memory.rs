@@ -87,10 +87,17 @@ impl SealedBytes {
                 "memory received from another process is not sealed",
             ));
         }
-        let size = nix::sys::stat::fstat(fd)?.st_size;
-        if usize::try_from(size) != Ok(length) {
+        let found = nix::sys::stat::fstat(fd)?;
+        if usize::try_from(found.st_size) != Ok(length) {
             return Err(invalid(
                 "memory received from another process has another length than it claims",
+            ));
+        }
+        // Reading a hole allocates it: a terabyte of nothing costs its sender nothing, and its reader a terabyte. What was
+        // written has all its blocks (of 512 bytes, whatever the page), swapped out or not.
+        if found.st_blocks.saturating_mul(512) < found.st_size {
+            return Err(invalid(
+                "memory received from another process has holes in it",
             ));
         }
         Ok(Self {

@@ -31,7 +31,16 @@ impl Deadline {
         true
     }
 
-    fn remaining(self) -> Option<Duration> {
+    /// This deadline, or `timeout` from now if that is earlier.
+    pub(crate) fn within(self, timeout: Duration) -> Self {
+        match (self.0, Self::after(timeout).0) {
+            (Some(one), Some(other)) => Self(Some(one.min(other))),
+            (one, other) => Self(one.or(other)),
+        }
+    }
+
+    /// What is left of it; `None` without a deadline.
+    pub(crate) fn remaining(self) -> Option<Duration> {
         self.0
             .map(|end| end.saturating_duration_since(Instant::now()))
     }
