@@ -2,6 +2,8 @@
 //!
 //! A test waits for conditions and never for time; what bounds it is the [`watchdog`], which ends a hung test by name.
 
+pub mod facts;
+
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -16,6 +18,7 @@ pub fn watchdog(test: &'static str, limit: Duration) -> impl Drop {
             self.0.take();
         }
     }
+    let limit = limit * dose(1, 60) as u32;
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
     thread::spawn(move || {
         // A sender that was dropped is an error at once; only a guard that still lives lets the time run out.
@@ -135,23 +138,6 @@ impl Dice {
             std::hint::spin_loop();
         }
     }
-}
-
-/// The processes of a process group that run. A group outlives its leader, so it finds the orphans of a program.
-pub fn group_members(group: u32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").expect("/proc is mounted");
-    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let in_group = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Behind the name: state, parent, group.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?;
-        let own = fields.nth(1)?.parse() == Ok(group);
-        Some(own && !matches!(state, "Z" | "X"))
-    };
-    numbers
-        .filter(|pid| in_group(pid).unwrap_or(false))
-        .collect()
 }
 
 /// Ends this process as a signal does that cannot be handled.
