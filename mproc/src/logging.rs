@@ -196,8 +196,9 @@ pub(crate) fn flush(deadline: Deadline) {
 }
 
 fn receive(socket: &OwnedFd) {
+    let mut failures = 0;
     loop {
-        match Message::receive(socket.as_fd(), true) {
+        match Message::receive(socket.as_fd(), 1, true) {
             Ok(Some((RECORD, message))) => {
                 if let Ok(record) = message.decode::<Record>() {
                     // A logger that panics costs its record, and not this thread, without which all that follow are lost.
@@ -217,10 +218,19 @@ fn receive(socket: &OwnedFd) {
                     reader.moved.notify_all();
                 }
             }
-            // A record that does not arrive whole costs itself alone.
-            Ok(Some(_)) | Err(_) => {}
+            Ok(Some(_)) => {}
             Ok(None) => return,
+            // A record that does not arrive whole costs itself alone. More in a row than the socket holds mean that somebody
+            // has closed it under us.
+            Err(_) => {
+                failures += 1;
+                if failures > 1000 {
+                    return;
+                }
+                continue;
+            }
         }
+        failures = 0;
     }
 }
 

@@ -180,7 +180,7 @@ pub(super) fn run_child(mark: &Mark) -> ! {
     BOOTED.store(true, Relaxed);
     IN_HARNESS.store(mark.dispatch == Dispatch::Harness, Relaxed);
     name_after_program();
-    let record = match Message::receive(control.as_fd(), true) {
+    let record = match Message::receive(control.as_fd(), usize::MAX, true) {
         Ok(Some((kind::RECORD, message))) => message.decode::<ReceivedRecord>(),
         Ok(Some(_)) => Err(WireError::Unexpected("not a record".into())),
         // The parent is gone, and with it everybody who would want to know.

@@ -29,6 +29,7 @@ use super::status::ExitStatus;
 use super::{exit, reaper};
 use crate::error::{Error, ErrorKind, Panic, Result};
 use crate::sys::{self, Deadline};
+use crate::wire::message::MAX_HANDLES;
 use crate::wire::{Message, WireError};
 
 /// Every child that has not been collected, by process id.
@@ -403,6 +404,9 @@ impl<R: DeserializeOwned> Child<R> {
     ///
     /// A value that was returned is given even if the process was killed after that, while it was ending.
     ///
+    /// A child that writes to a [piped](super::Stdio::piped) stream which nobody reads waits for a reader, and this for it:
+    /// as with std's `wait`, take the stream and read it first.
+    ///
     /// # Errors
     ///
     /// The process ended without a value: it [panicked](crate::ErrorKind::Panicked), with message, place and backtrace in the
@@ -458,9 +462,12 @@ impl<R: DeserializeOwned> Child<R> {
         };
         /// More than any child says. What a forked copy of it may go on saying for ever does not hold up its parent.
         const MOST_REPLIES: usize = 1024;
+        /// The handles of a value, and the memory that holds the rest of it.
+        const MOST_DESCRIPTORS: usize = MAX_HANDLES + 1;
+        let control = self.any.inner().control.as_fd();
         let mut last = None;
         for _ in 0..MOST_REPLIES {
-            match Message::receive(self.any.inner().control.as_fd(), false) {
+            match Message::receive(control, MOST_DESCRIPTORS, false) {
                 Ok(Some(received)) => last = Some(received),
                 Ok(None) => break,
                 // Nobody will say more, though a process that the child forked may hold its end of the socket open.

@@ -92,7 +92,7 @@ impl Refusal {
             Reason::SignatureMismatch => ErrorKind::SignatureMismatch,
             Reason::DuplicateEntry => ErrorKind::DuplicateEntry,
         };
-        Error::new(kind, format!("could not run its call: {}", self.text))
+        Error::new(kind, format!("gave no value: {}", self.text))
     }
 }
 

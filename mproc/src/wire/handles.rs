@@ -11,40 +11,58 @@
 //! Descriptors are held in `Arc`: attaching one makes no new descriptor, so hundreds in one message cost none.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 /// The descriptors of one message, in the order of their numbers.
 pub(crate) type Handles = Vec<Arc<OwnedFd>>;
 
+/// What is attached so far. A descriptor that is attached again keeps its number: clones of a handle are one descriptor on the
+/// other side, too, and cost one there.
+struct Attached {
+    handles: Handles,
+    numbers: BTreeMap<*const OwnedFd, u32>,
+}
+
 thread_local! {
-    static ATTACHED: RefCell<Option<Handles>> = const { RefCell::new(None) };
+    static ATTACHED: RefCell<Option<Attached>> = const { RefCell::new(None) };
     static PROVIDED: RefCell<Option<Handles>> = const { RefCell::new(None) };
 }
 
 /// Runs `encode`; handles serialized inside attach themselves to `handles`.
 pub(crate) fn attaching<T>(handles: &mut Handles, encode: impl FnOnce() -> T) -> T {
-    let scope = Scope::enter(&ATTACHED, handles);
+    let numbers = handles.iter().map(Arc::as_ptr).zip(0..).collect();
+    let own = Attached {
+        handles: std::mem::take(handles),
+        numbers,
+    };
+    let scope = Scope::enter(&ATTACHED, own);
     let result = encode();
-    scope.leave(handles);
+    *handles = scope.leave().map(|own| own.handles).unwrap_or_default();
     result
 }
 
 /// Runs `decode`; handles deserialized inside claim from `handles`.
 pub(crate) fn providing<T>(handles: &mut Handles, decode: impl FnOnce() -> T) -> T {
-    let scope = Scope::enter(&PROVIDED, handles);
+    let scope = Scope::enter(&PROVIDED, std::mem::take(handles));
     let result = decode();
-    scope.leave(handles);
+    *handles = scope.leave().unwrap_or_default();
     result
 }
 
 /// Adds a descriptor to the message being encoded on this thread. Gives its number, or `None` outside one.
 pub(crate) fn attach(fd: Arc<OwnedFd>) -> Option<u32> {
-    let attach = |scope: &RefCell<Option<Handles>>| {
+    let attach = |scope: &RefCell<Option<Attached>>| {
         let mut scope = scope.borrow_mut();
-        let handles = scope.as_mut()?;
-        let number = u32::try_from(handles.len()).ok()?;
-        handles.push(fd);
+        let Attached { handles, numbers } = scope.as_mut()?;
+        let next = u32::try_from(handles.len()).ok()?;
+        // Those that are numbered are held by `handles`, so no two have one address.
+        let number = *numbers.entry(Arc::as_ptr(&fd)).or_insert(next);
+        if number == next {
+            handles.push(fd);
+        }
         Some(number)
     };
     ATTACHED.try_with(attach).ok().flatten()
@@ -74,32 +92,30 @@ pub(crate) fn claim(number: u32) -> Result<Arc<OwnedFd>, Unclaimed> {
         .unwrap_or(Err(Unclaimed::OutsideMessage))
 }
 
-type Cell = std::thread::LocalKey<RefCell<Option<Handles>>>;
+type Cell<T> = LocalKey<RefCell<Option<T>>>;
 
 /// A scope that is open. Dropping it, on unwinding too, puts the outer one back.
 ///
 /// Messages are sent while a thread ends, too, by exit handlers: there the cells are gone, and no handle can travel.
-struct Scope {
-    cell: &'static Cell,
-    outer: Option<Handles>,
+struct Scope<T: 'static> {
+    cell: &'static Cell<T>,
+    outer: Option<T>,
 }
 
-impl Scope {
-    fn enter(cell: &'static Cell, handles: &mut Handles) -> Self {
+impl<T> Scope<T> {
+    fn enter(cell: &'static Cell<T>, own: T) -> Self {
         let outer = cell
-            .try_with(|cell| cell.replace(Some(std::mem::take(handles))))
+            .try_with(|cell| cell.replace(Some(own)))
             .unwrap_or_default();
         Self { cell, outer }
     }
 
-    fn leave(self, handles: &mut Handles) {
-        if let Ok(Some(own)) = self.cell.try_with(RefCell::take) {
-            *handles = own;
-        }
+    fn leave(self) -> Option<T> {
+        self.cell.try_with(RefCell::take).unwrap_or_default()
     }
 }
 
-impl Drop for Scope {
+impl<T> Drop for Scope<T> {
     fn drop(&mut self) {
         let outer = self.outer.take();
         // OK to ignore: where there is no cell, there was no outer scope.
@@ -141,6 +157,20 @@ mod tests {
         });
         assert_eq!(outer.len(), 2);
         assert_eq!(attach(descriptor()), None);
+    }
+
+    #[test]
+    fn a_clone_keeps_the_number() {
+        let mut handles = Handles::new();
+        let (one, other) = (descriptor(), descriptor());
+        attaching(&mut handles, || {
+            assert_eq!(attach(Arc::clone(&one)), Some(0))
+        });
+        attaching(&mut handles, || {
+            assert_eq!(attach(other), Some(1));
+            assert_eq!(attach(one), Some(0));
+        });
+        assert_eq!(handles.len(), 2);
     }
 
     #[test]

@@ -31,7 +31,7 @@ const CHUNK: usize = 1024 * 1024;
 
 /// How many descriptors a message may carry. A socket of Linux's default size holds four times as many, so that no message
 /// waits for its reader.
-const MAX_HANDLES: usize = 64 * sys::MAX_DESCRIPTORS_PER_PACKET;
+pub(crate) const MAX_HANDLES: usize = 64 * sys::MAX_DESCRIPTORS_PER_PACKET;
 
 /// A message under construction.
 #[derive(Default)]
@@ -178,10 +178,10 @@ impl Message {
             .chain(&self.handles)
             .map(|fd| fd.as_fd())
             .collect();
-        if descriptors.len() > MAX_HANDLES {
+        if self.handles.len() > MAX_HANDLES {
             let text = format!(
                 "{} descriptors in one message, which holds {MAX_HANDLES}",
-                descriptors.len()
+                self.handles.len()
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
@@ -208,7 +208,13 @@ impl Message {
     }
 
     /// Receives the next message and its kind; `None` at the end of the stream. With `wait` false, an empty socket is `EAGAIN`.
-    pub(crate) fn receive(socket: BorrowedFd<'_>, wait: bool) -> io::Result<Option<(u8, Self)>> {
+    ///
+    /// A message with more than `most` descriptors is refused: whoever is at the other end is not to fill our table.
+    pub(crate) fn receive(
+        socket: BorrowedFd<'_>,
+        most: usize,
+        wait: bool,
+    ) -> io::Result<Option<(u8, Self)>> {
         let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
         let mut descriptors = Vec::new();
         let mut packet = vec![0_u8; HEADER + INLINE];
@@ -223,11 +229,12 @@ impl Message {
                 .unwrap_or_default();
             let header = Header::from_bytes(header)
                 .ok_or_else(|| invalid("a packet that is not mproc's"))?;
+            if descriptors.len() > most {
+                return Err(invalid("a message with too many descriptors"));
+            }
             if header.flags & MORE != 0 {
-                if descriptors.len() == before || descriptors.len() > MAX_HANDLES {
-                    return Err(invalid(
-                        "packets that announce more, and bring nothing or too much",
-                    ));
+                if descriptors.len() == before {
+                    return Err(invalid("a packet that announces more and brings nothing"));
                 }
                 continue;
             }

@@ -17,7 +17,6 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
@@ -123,10 +122,10 @@ pub(crate) fn launch(plan: &Plan<'_>) -> Result<(u32, OwnedFd), LaunchError> {
         failed: None,
     };
 
-    // 32 KiB: `in_child` needs about one in a debug build. It may lie in this frame because the frame stands still (VFORK).
+    // 32 KiB: `in_child` needs about one in a debug build. Not on our own stack: the calling thread's may be small.
     #[repr(align(16))]
     struct Stack(#[expect(dead_code, reason = "used by address")] [u8; 32 * 1024]);
-    let mut stack = MaybeUninit::<Stack>::uninit();
+    let mut stack = Box::<Stack>::new_uninit();
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
 
