@@ -9,7 +9,7 @@ use mproc::{Call, ErrorKind, Run};
 use mproc_tests::{descriptors, dose, watchdog};
 use serde::{Deserialize, Serialize, Serializer};
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 #[mproc::entry]
 fn echo(text: String) -> String {

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use mproc::{Call, ErrorKind, Failure, Fd, Run};
 use mproc_tests::{ScratchFile, descriptors, dose, watchdog};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 fn pipe() -> (Fd, Fd) {
     let (reader, writer) = std::io::pipe().unwrap();
@@ -535,23 +536,43 @@ fn count_descriptors(fds: Vec<Fd>) -> (usize, Vec<Fd>) {
     (descriptors().len(), fds)
 }
 
+/// As many descriptors, no two of which are the same. Their numbers are high, so that one who lowers the limit to 100
+/// afterwards still has numbers to work with.
+fn distinct(count: usize) -> Vec<Fd> {
+    let file = file_of("x");
+    let copies = (0..count).map(|_| {
+        let number = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(200)).unwrap();
+        // SAFETY: it was made by the line above, for us alone.
+        Fd::from(unsafe { OwnedFd::from_raw_fd(number) })
+    });
+    copies.collect()
+}
+
 /// Three streams, the control socket, the death line, and what was sent.
 #[test]
 fn a_child_has_nothing_but_what_it_was_sent() {
     let _watchdog = watchdog("a_child_has_nothing_but_what_it_was_sent", LIMIT);
-    let fd = Fd::from(file_of("x"));
     for count in [0, 1, 7, 260] {
-        let child = count_descriptors::spawn(vec![fd.clone(); count]).unwrap();
+        let child = count_descriptors::spawn(distinct(count)).unwrap();
         assert_eq!(child.join().unwrap().0, 5 + count);
     }
 }
 
+/// However many clones of a handle travel, they are one descriptor on the other side.
+#[test]
+fn clones_cost_one_descriptor() {
+    let _watchdog = watchdog("clones_cost_one_descriptor", LIMIT);
+    let fd = Fd::from(file_of("x"));
+    let child = count_descriptors::spawn(vec![fd; 20_000]).unwrap();
+    let (count, fds) = child.join().unwrap();
+    assert_eq!((count, fds.len()), (6, 20_000));
+}
+
 #[mproc::entry]
 fn many_round_trips(times: usize) -> Vec<i32> {
-    let fd = Fd::from(file_of("x"));
     let mut before = None;
     for turn in 0..times {
-        let fds = vec![fd.clone(); turn % 3];
+        let fds = distinct(turn % 3);
         let call = count_descriptors::bind(fds);
         let (_, back) = match turn % 4 {
             0 => call.run().unwrap(),
@@ -578,12 +599,11 @@ fn round_trips_leave_nothing_open() {
 /// A child inherits the limit of 100, and is sent 200.
 #[mproc::entry]
 fn send_too_many(count: usize) -> (ErrorKindName, String, Vec<i32>) {
+    let fds = distinct(count);
     setrlimit(Resource::RLIMIT_NOFILE, 100, 100).unwrap();
-    let fd = Fd::from(file_of("x"));
-    let send = |count| {
-        count_descriptors::spawn(vec![fd.clone(); count])
-            .unwrap()
-            .join()
+    let send = |count: usize| {
+        let child = count_descriptors::spawn(fds[..count].to_vec());
+        child.unwrap().join()
     };
     send(10).unwrap();
     let before = descriptors();
@@ -617,9 +637,8 @@ fn more_handles_than_the_child_may_open_are_a_clean_error() {
 fn receive_too_many(count: usize) -> (ErrorKindName, String, Vec<i32>) {
     #[mproc::entry]
     fn make_many(count: usize) -> Vec<Fd> {
-        setrlimit(Resource::RLIMIT_NOFILE, 100, 1000).unwrap();
-        let fd = Fd::from(file_of("x"));
-        vec![fd; count]
+        setrlimit(Resource::RLIMIT_NOFILE, 1000, 1000).unwrap();
+        distinct(count)
     }
     setrlimit(Resource::RLIMIT_NOFILE, 100, 1000).unwrap();
     assert_eq!(make_many::spawn(10).unwrap().join().unwrap().len(), 10);
@@ -649,14 +668,15 @@ fn more_handles_than_the_parent_may_open_are_a_clean_error() {
 fn send_too_many_as_nobody() -> [(ErrorKindName, String); 2] {
     #[mproc::entry]
     fn make_many(count: usize) -> Vec<Fd> {
+        let fds = distinct(count);
         setrlimit(Resource::RLIMIT_NOFILE, 100, 100).unwrap();
-        vec![Fd::from(file_of("x")); count]
+        fds
     }
     nix::unistd::setuid(65534.into()).unwrap();
     let kind = |error: &mproc::Error| format!("{:?}", error.kind());
-    let fd = Fd::from(file_of("x"));
+    let fds = distinct(600);
     setrlimit(Resource::RLIMIT_NOFILE, 100, 1000).unwrap();
-    let start = count_descriptors::spawn(vec![fd; 600]).unwrap_err();
+    let start = count_descriptors::spawn(fds).unwrap_err();
     // What comes back of a message that broke off has to fit.
     setrlimit(Resource::RLIMIT_NOFILE, 1000, 1000).unwrap();
     let join = make_many::spawn(600).unwrap().join().unwrap_err();

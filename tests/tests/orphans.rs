@@ -38,6 +38,7 @@ fn end_at_any_moment(dice: &mut Dice, threads: &str, number: Signal) -> usize {
     let program = Command::new(env!("CARGO_BIN_EXE_breeder"))
         .arg(threads)
         .process_group(0)
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -138,7 +138,7 @@ fn whoever_dies_takes_all_below_and_nobody_above() {
     }
 }
 
-/// Two children die with a parent that has given up its privileges, changed its session and closed its streams.
+/// Two children die with a parent that has given up its privileges, left its terminal and closed its streams.
 #[mproc::entry]
 fn become_a_daemon_of_the_old_sort(said: Fd) {
     nix::unistd::setsid().expect("not a leader");

@@ -8,7 +8,7 @@ use mproc_tests::{descriptors, dose, watchdog};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 #[mproc::entry]
 fn fill(length: usize) -> String {

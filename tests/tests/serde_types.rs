@@ -9,7 +9,7 @@ use mproc_tests::{dose, watchdog};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 #[track_caller]
 fn says(error: &mproc::Error, kind: ErrorKind, parts: &[&str]) {

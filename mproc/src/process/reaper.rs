@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::child::Inner;
@@ -19,10 +19,14 @@ struct Reaper {
 
 /// Collects `child` when it ends. Where the system refuses the thread, the next start does it, or the end of the program.
 pub(super) fn collect_later(child: Arc<Inner>) {
-    static REAPER: OnceLock<Option<Arc<Reaper>>> = OnceLock::new();
-    let Some(reaper) = REAPER.get_or_init(start) else {
+    static REAPER: Mutex<Option<Arc<Reaper>>> = Mutex::new(None);
+    let mut shared = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
+    // Tried again each time: a system that was short of descriptors may have some now.
+    *shared = shared.take().or_else(start);
+    let Some(reaper) = shared.clone() else {
         return;
     };
+    drop(shared);
     // The key is the address: children in the map are alive as values, so no two have the same.
     let key = Arc::as_ptr(&child) as u64;
     let mut children = reaper

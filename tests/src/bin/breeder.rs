@@ -1,4 +1,5 @@
-//! A program that starts children without an end, to be killed at any moment. The tests are in `tests/orphans.rs`.
+//! A program that starts children without an end, to be killed at any moment. It ends with its stdin, too, so that it does
+//! not outlive a test that failed. The tests are in `tests/orphans.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -85,6 +86,10 @@ mproc::main! {
     fn main() {
         let threads = std::env::args().nth(1).map_or(1, |count| count.parse().expect("a number"));
         std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+                mproc_tests::kill_myself();
+            });
             for _ in 0..threads {
                 // With two threads, one kills what the other is waiting for. That is an error, and no reason to end.
                 scope.spawn(|| loop {
