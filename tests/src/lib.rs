@@ -4,6 +4,7 @@
 
 pub mod facts;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -23,10 +24,12 @@ pub fn watchdog(test: &'static str, limit: Duration) -> impl Drop {
     thread::spawn(move || {
         // A sender that was dropped is an error at once; only a guard that still lives lets the time run out.
         if receiver.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            eprintln!(
-                "watchdog: `{test}` has not ended in {limit:?}; children: {:?}",
+            let text = format!(
+                "watchdog: `{test}` has not ended in {limit:?}; children: {:?}\n",
                 mproc::active_children()
             );
+            // Past the harness, which would keep it for a report that never comes.
+            let _ = std::io::stderr().write_all(text.as_bytes());
             std::process::abort();
         }
     });
