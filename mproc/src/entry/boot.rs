@@ -26,7 +26,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::registry;
+use super::call::Resolved;
+use super::registry::{self, Served};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::panics;
 use crate::process::record::{ReceivedRecord, Refusal, kind};
@@ -203,37 +204,41 @@ pub(super) fn run_child(mark: &Mark) -> ! {
     let control = panics::watch(control);
 
     let exit_code = match call.resolve() {
+        Ok(call) => answer(call, control),
         Err(error) => refuse(control, &error),
-        Ok(call) => {
-            log::info!(target: "mproc", "child process calling {}", call.short_name());
-            // OK to assert: nothing of what the call leaves behind is looked at but the panic.
-            match catch_unwind(AssertUnwindSafe(|| call.serve())) {
-                Ok(Ok(served)) => match served.value {
-                    Ok(value) => {
-                        reply(control, kind::VALUE, &value);
-                        served.exit_code
-                    }
-                    Err(error) => {
-                        let error = Error::new(ErrorKind::Encode, "the result cannot be sent")
-                            .caused_by(error);
-                        refuse(control, &error)
-                    }
-                },
-                Ok(Err(error)) => refuse(control, &error),
-                Err(payload) => {
-                    let panic = panics::take(&*payload);
-                    // Dropping a payload may panic again, and there is nothing left to gain from it.
-                    std::mem::forget(payload);
-                    if let Ok(message) = Message::of(&panic) {
-                        reply(control, kind::PANIC, &message);
-                    }
-                    PANICKED
-                }
-            }
-        }
     };
     log::info!(target: "mproc", "process exiting with exitcode {exit_code}");
     std::process::exit(exit_code)
+}
+
+/// Runs the call, and tells the parent what came of it. Gives the exit code.
+fn answer(call: Resolved, control: BorrowedFd<'_>) -> i32 {
+    log::info!(target: "mproc", "child process calling {}", call.short_name());
+    // OK to assert: nothing of what the call leaves behind is looked at but the panic.
+    let payload = match catch_unwind(AssertUnwindSafe(|| call.serve())) {
+        Ok(Ok(Served {
+            value: Ok(value),
+            exit_code,
+        })) => {
+            reply(control, kind::VALUE, &value);
+            return exit_code;
+        }
+        Ok(Ok(Served {
+            value: Err(error), ..
+        })) => {
+            let error = Error::new(ErrorKind::Encode, "the result cannot be sent").caused_by(error);
+            return refuse(control, &error);
+        }
+        Ok(Err(error)) => return refuse(control, &error),
+        Err(payload) => payload,
+    };
+    let panic = panics::take(&*payload);
+    // Dropping a payload may panic again, and there is nothing left to gain from it.
+    std::mem::forget(payload);
+    if let Ok(message) = Message::of(&panic) {
+        reply(control, kind::PANIC, &message);
+    }
+    PANICKED
 }
 
 /// What std exits with after a panic in `main`.
