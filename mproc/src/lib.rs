@@ -33,6 +33,11 @@
 //! [`forward_logs`] start one that receives records. There are no signal handlers and no constructors but the ones that register
 //! entries and, with the cargo feature `test`, the one that lets test binaries have children.
 //!
+//! # Platform
+//!
+//! Linux 5.16 or newer with `/proc` mounted; x86-64 and aarch64, glibc and musl. On anything else it does not compile. Programs that
+//! are linked dynamically against this crate as a Rust `dylib` cannot use the cargo feature `test`.
+//!
 //! # Map
 //!
 //! A module uses the rows below it.

@@ -162,6 +162,11 @@ impl<R> Process<R> {
 impl<R: 'static> Process<R> {
     /// Starts the process. Does not wait for it: arguments of any size are handed over without the child's help.
     ///
+    /// # If a peer dies
+    ///
+    /// A child that dies before, while or after it reads its arguments has been started all the same:
+    /// [`join`](Child::join) tells how it ended.
+    ///
     /// # Errors
     ///
     /// Nothing was started, and [`Error::into_process`](crate::Error::into_process) gives this description back:
