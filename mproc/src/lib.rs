@@ -35,7 +35,7 @@
 //!
 //! # Platform
 //!
-//! Linux 5.16 or newer with `/proc` mounted; x86-64 and aarch64, glibc and musl. On anything else it does not compile. Programs that
+//! Linux 5.16 or newer with `/proc` mounted; written for x86-64 and aarch64, glibc and musl, and tested on x86-64 with glibc. Programs that
 //! are linked dynamically against this crate as a Rust `dylib` cannot use the cargo feature `test`.
 //!
 //! # Map

@@ -128,7 +128,7 @@ pub(crate) fn status_after_foreign_reap(pidfd: BorrowedFd<'_>) -> ForeignReap {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     const _: () = assert!(size_of::<PidfdInfo>() == 64);
     // `_IOWR(0xFF, 11, struct pidfd_info)`
-    let request = (3 << 30) | ((size_of::<PidfdInfo>() as libc::Ioctl) << 16) | (0xFF << 8) | 11;
+    let request = (3_u32 << 30) | ((size_of::<PidfdInfo>() as u32) << 16) | (0xFF << 8) | 11;
     let mut info = PidfdInfo {
         mask: PIDFD_INFO_EXIT,
         ..PidfdInfo::default()
@@ -137,7 +137,7 @@ pub(crate) fn status_after_foreign_reap(pidfd: BorrowedFd<'_>) -> ForeignReap {
     // the other way round, the process could go between question and look, and its status would be taken for lost.
     let gone = super::poll::is_hung_up(pidfd);
     // SAFETY: the request number carries the size of `info`, and the kernel writes no more than that.
-    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), request, &mut info) };
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), request as libc::Ioctl, &mut info) };
     if result != 0 {
         return ForeignReap::Lost;
     }
