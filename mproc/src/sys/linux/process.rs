@@ -138,10 +138,16 @@ pub(crate) fn status_after_foreign_reap(pidfd: BorrowedFd<'_>) -> ForeignReap {
     let gone = super::poll::is_hung_up(pidfd);
     // SAFETY: the request number carries the size of `info`, and the kernel writes no more than that.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), request as libc::Ioctl, &mut info) };
-    if result != 0 {
+    // A kernel that lets the process go between its own two looks knows neither the status nor the process: ESRCH. Any other
+    // error is that of a kernel without this request.
+    let unknown = if result == 0 {
+        info.mask & PIDFD_INFO_EXIT == 0
+    } else if Errno::last() == Errno::ESRCH {
+        true
+    } else {
         return ForeignReap::Lost;
-    }
-    if info.mask & PIDFD_INFO_EXIT == 0 {
+    };
+    if unknown {
         return if gone {
             ForeignReap::Lost
         } else {
