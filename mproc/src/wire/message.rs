@@ -57,7 +57,7 @@ impl Outgoing {
                 handles: self.handles,
             });
         }
-        self.spill()?;
+        self.spill_with(&[])?;
         let Some((memfd, length)) = self.spilled else {
             unreachable!("spill has made it")
         };
@@ -67,16 +67,15 @@ impl Outgoing {
         })
     }
 
-    fn spill(&mut self) -> io::Result<()> {
+    /// Moves what has been encoded so far to the memfd, and `more` after it.
+    fn spill_with(&mut self, more: &[u8]) -> io::Result<()> {
         let (memfd, length) = match &mut self.spilled {
-            Some(spilled) => (&mut spilled.0, &mut spilled.1),
-            none => {
-                let spilled = none.insert((sys::Memfd::new()?, 0));
-                (&mut spilled.0, &mut spilled.1)
-            }
+            Some(spilled) => spilled,
+            none => none.insert((sys::Memfd::new()?, 0)),
         };
         memfd.write_all(&self.bytes)?;
-        *length += self.bytes.len();
+        memfd.write_all(more)?;
+        *length += self.bytes.len() + more.len();
         self.bytes.clear();
         Ok(())
     }
@@ -91,15 +90,12 @@ impl Write for Outgoing {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > INLINE {
+            // It will be in the memfd anyway, so a copy in between would be for nothing.
+            return self.spill_with(bytes);
+        }
         if self.bytes.len() + bytes.len() > CHUNK {
-            self.spill()?;
-            if bytes.len() > CHUNK {
-                let Some((memfd, length)) = &mut self.spilled else {
-                    unreachable!("spill has made it")
-                };
-                *length += bytes.len();
-                return memfd.write_all(bytes);
-            }
+            self.spill_with(&[])?;
         }
         self.bytes.extend_from_slice(bytes);
         Ok(())
