@@ -175,8 +175,8 @@ impl<'a> FunctionEntry<'a> {
     /// How the parameter travels. Its bounds are demanded here, so every token lies on its type.
     fn carrier(&self, parameter: &Parameter) -> TokenStream {
         match &parameter.passing {
-            Passing::Value => carrier("wire", &parameter.written, self.arguments),
-            Passing::Lent(borrowed) => carrier("lent", borrowed, self.arguments),
+            Passing::Value => wire(&parameter.written, self.arguments),
+            Passing::Lent(borrowed) => lent(borrowed, self.arguments),
         }
     }
 
@@ -364,7 +364,7 @@ impl<'a> RunEntry<'a> {
         let worker = &self.implementation.self_ty;
         let from = Ident::new("from", Span::mixed_site().located_at(*span));
         let taken = Ident::new("worker", Span::mixed_site().located_at(*span));
-        let carrier = carrier("wire", worker, self.arguments);
+        let carrier = wire(worker, self.arguments);
         let call = quote_spanned! {*span=>
             let #taken = #from.take("self", #carrier)?;
             #from.finish()?;
@@ -384,7 +384,7 @@ impl<'a> RunEntry<'a> {
     fn run(&self) -> TokenStream {
         let Self { mproc, span, .. } = self;
         let worker = &self.implementation.self_ty;
-        let carrier = carrier("wire", worker, self.arguments);
+        let carrier = wire(worker, self.arguments);
         quote_spanned! {*span=>
             impl #mproc::__private::RegisteredRun for #worker {
                 fn into_arguments(self) -> #mproc::__private::Arguments {
@@ -426,7 +426,7 @@ fn registered(
 ) -> TokenStream {
     let mproc = arguments.mproc(span);
     let explicit = arguments.name.is_some();
-    let carrier = carrier("wire", value, arguments);
+    let carrier = wire(value, arguments);
     quote_spanned! {span=>
         impl #mproc::__private::Registered for #entry {
             type Value = #value;
@@ -454,14 +454,27 @@ fn registered(
     }
 }
 
-/// `wire::<T>()` or `lent::<U>()`, lying on the type from its first token to its last: that is where the compiler says what
-/// the type lacks.
-fn carrier(function: &str, carried: &Type, arguments: &Arguments) -> TokenStream {
+/// `wire::<T>()`, lying on the type from its first token to its last: that is where the compiler says what the type lacks.
+fn wire(carried: &Type, arguments: &Arguments) -> TokenStream {
     let (start, end) = ends(carried);
     let mproc = arguments.mproc(start);
-    let function = Ident::new(function, start);
     let call = quote_spanned!(end=> ());
-    quote_spanned!(start=> #mproc::__private::#function::<#carried>#call)
+    quote_spanned!(start=> #mproc::__private::wire::<#carried>#call)
+}
+
+/// `lent::<U>(…)`, lying on the type in the same way, and so does what asks whether the type may be lent.
+fn lent(carried: &Type, arguments: &Arguments) -> TokenStream {
+    let (start, end) = ends(carried);
+    let mproc = arguments.mproc(start);
+    let how = quote_spanned!(end=> HOW);
+    let how = quote_spanned!(start=> #mproc::__private::Lending::<#carried>::#how);
+    let call = quote_spanned!(end=> (#how));
+    // Unused where a unique handle answers for itself, and that error is enough.
+    quote_spanned! {start=> {
+        #[allow(unused_imports)]
+        use #mproc::__private::LendingOfAny as _;
+        #mproc::__private::lent::<#carried>#call
+    }}
 }
 
 /// The places of a type's first and last tokens.

@@ -73,6 +73,26 @@ pub enum ErrorKind {
     Killed,
     /// The value was already taken by an earlier join.
     AlreadyJoined,
+    /// There is no room for a message now.
+    Full,
+    /// There is no message now.
+    Empty,
+    /// The time was over.
+    Timeout,
+    /// Nobody is left at the other end.
+    Disconnected,
+    /// The queue is closed.
+    Closed,
+    /// A unique handle was used after it had been sent to another process.
+    Moved,
+    /// A message of bytes was received as a value, or the other way round.
+    WrongKind,
+    /// A message is longer than what it was to be received into.
+    TooLong,
+    /// Items of a queue went down with the processes that worked on them.
+    Abandoned,
+    /// `task_done` was called more often than there were items.
+    NotTaken,
     /// The system refused something else. [`Error::io_error`] is its answer.
     Io,
 }

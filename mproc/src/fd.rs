@@ -10,7 +10,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::sys;
-use crate::wire::handles::{self, Unclaimed};
+use crate::wire::handles::{self, OUTSIDE, Unclaimed};
 
 /// An open file, socket, listener, or anything else that is a descriptor, as a value that travels to other processes.
 ///
@@ -112,6 +112,3 @@ impl<'de> Deserialize<'de> for Fd {
         }
     }
 }
-
-const OUTSIDE: &str = "a handle (descriptor, queue, lock, …) travels only in arguments, results and messages of mproc: \
-                       as bytes it would mean nothing to another process";

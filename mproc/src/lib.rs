@@ -52,15 +52,23 @@
 //!
 //! Only `sys` names `nix` or `libc`; only `wire/codec` names `bincode`; `wire` knows no message types.
 
+mod channel_error;
 mod entry;
 mod error;
 mod failure;
 mod fd;
 mod logging;
+mod pipe;
 mod process;
+mod queue;
+mod shm;
+mod sync;
 mod sys;
+mod wait;
 mod wire;
 
+pub use bytemuck;
+pub use channel_error::{DecodeError, EncodeError, RecvError, SendError};
 pub use entry::{Call, Entry, Run, Unary, freeze_support};
 pub use error::{Error, ErrorKind, Panic, Result};
 pub use failure::Failure;
@@ -161,10 +169,14 @@ pub use mproc_macros::entry;
 /// stay on that function, so `#[tokio::main] async fn main` works, and a child is done before the runtime would start. The
 /// result is whatever `main` may return. To write `main` by hand, begin it with [`freeze_support`].
 pub use mproc_macros::main;
+pub use pipe::{Connection, IntoIter, Iter, Receiver, Sender, duplex, pipe};
 pub use process::{
     AnyChild, Child, CurrentProcess, ExitStatus, ParentProcess, Process, Stdio, active_children,
     cpu_count, current_process, parent_process,
 };
+
+pub use queue::{Iter as QueueIter, Job, JoinError, JoinableQueue, Queue};
+pub use wait::wait;
 
 /// For the macros' output. No part of the interface: it changes without notice.
 #[doc(hidden)]

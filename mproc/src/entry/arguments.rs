@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Entry;
 use super::call::Call;
-use super::lend::Lend;
+use super::lend::{Lend, MayBeLent};
 use super::registry::{self, Registration};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::codec::{self, CodecError};
@@ -42,7 +42,7 @@ pub fn wire<T: Serialize + for<'de> Deserialize<'de>>() -> Wire<T> {
 }
 
 /// A parameter of type `&U`.
-pub fn lent<U: Lend + Serialize + ?Sized>() -> Carrier<U, U::Owned>
+pub fn lent<U: Lend + Serialize + ?Sized>(_: impl MayBeLent<U>) -> Carrier<U, U::Owned>
 where
     U::Owned: for<'de> Deserialize<'de>,
 {
@@ -111,7 +111,7 @@ impl Arguments {
                 .caused_by(error)
             })
         });
-        Call::new(self.registration, message.map(Arc::new).map_err(Arc::new))
+        Call::new(self.registration, message, false)
     }
 }
 

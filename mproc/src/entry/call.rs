@@ -15,12 +15,18 @@ use crate::Fd;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Child, Process};
 use crate::wire::Message;
+use crate::wire::handles::OUTSIDE;
 use crate::wire::message::Body;
+use crate::wire::unique::{NotMoved, Single};
 
 /// An entry bound to its arguments: a value that can be kept, cloned, sent to another process and run there.
 ///
 /// Made by `bind` of an entry. The arguments are encoded there; an argument that cannot be is an error of whatever the call
 /// is given to: [`start`](Process::start), [`run`](Self::run), or the encoding of the call itself.
+///
+/// A call whose arguments hold a unique handle, such as the end of a pipe, can be used once: run, started or sent. A clone is
+/// the same call in that. Using it again is an error of kind [`Encode`](crate::ErrorKind::Encode). If it is dropped unused, or
+/// its start fails and the [`Process`] that comes back is dropped, a handle that was lent to it is usable again where it was.
 ///
 /// Arguments of more than 32 KiB are held in sealed memory outside the heap, which clones and copies in other processes share.
 ///
@@ -45,18 +51,66 @@ use crate::wire::message::Body;
 /// ```
 pub struct Call<R> {
     registration: &'static Registration,
-    arguments: Result<Arc<Message>, Arc<Error>>,
+    arguments: Result<Bound, Arc<Error>>,
     result: PhantomData<fn() -> R>,
 }
 
+/// The arguments, shared by clones of a call.
+#[derive(Clone)]
+enum Bound {
+    Reusable(Arc<Message>),
+    /// Something in them is unique, so there is one use for all clones.
+    Once(Arc<Single<Message>>),
+}
+
+const USED: &str = "this call carries a unique handle and has been used";
+
+impl Bound {
+    fn new(message: Message, unique: bool) -> Self {
+        if unique {
+            Self::Once(Arc::new(Single::new(message)))
+        } else {
+            Self::Reusable(Arc::new(message))
+        }
+    }
+
+    /// The arguments, to be read in this process.
+    fn into_message(self) -> Result<Arc<Message>> {
+        match self {
+            Self::Reusable(message) => Ok(message),
+            Self::Once(message) => match message.take() {
+                Some(message) => Ok(Arc::new(message.arrived())),
+                None => Err(used()),
+            },
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        match self {
+            Self::Reusable(_) => false,
+            Self::Once(message) => message.with(|_| ()).is_none(),
+        }
+    }
+}
+
+fn used() -> Error {
+    Error::new(ErrorKind::Encode, USED)
+}
+
 impl<R> Call<R> {
+    /// With `unique`, the call can be used once, which is always so if something unique has moved into `arguments` here.
     pub(super) fn new(
         registration: &'static Registration,
-        arguments: Result<Arc<Message>, Arc<Error>>,
+        arguments: Result<Message>,
+        unique: bool,
     ) -> Self {
+        let bound = |message: Message| {
+            let unique = unique || message.is_unique();
+            Bound::new(message, unique)
+        };
         Self {
             registration,
-            arguments,
+            arguments: arguments.map(bound).map_err(Arc::new),
             result: PhantomData,
         }
     }
@@ -73,10 +127,11 @@ impl<R> Call<R> {
 
     /// Why this call cannot be sent, if it cannot.
     pub(crate) fn check(&self) -> Result<()> {
-        self.arguments
-            .as_ref()
-            .map(|_| ())
-            .map_err(|error| rebuilt(error))
+        match &self.arguments {
+            Ok(bound) if bound.is_used() => Err(used()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(rebuilt(error)),
+        }
     }
 }
 
@@ -94,9 +149,11 @@ impl<R: 'static> Call<R> {
     ///
     /// # Errors
     ///
-    /// If an argument could not be encoded where the call was bound, or cannot be decoded here.
+    /// If an argument could not be encoded where the call was bound, or cannot be decoded here, or if the call carries a
+    /// unique handle and has been used.
     pub fn run(self) -> Result<R> {
-        let incoming = Incoming::new(self.arguments.map_err(|error| rebuilt(&error))?);
+        let arguments = self.arguments.map_err(|error| rebuilt(&error))?;
+        let incoming = Incoming::new(arguments.into_message()?);
         let value = incoming
             .and_then(self.registration.invoke)
             .map_err(|error| undecodable(self.registration, &error))?;
@@ -139,7 +196,12 @@ impl<R> Clone for Call<R> {
 impl<R> fmt::Debug for Call<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.arguments {
-            Ok(message) => write!(f, "Call({}, {message:?})", self.name()),
+            Ok(Bound::Reusable(message)) => write!(f, "Call({}, {message:?})", self.name()),
+            Ok(Bound::Once(message)) => {
+                let message = message.with(|message| format!("{message:?}, unique"));
+                let message = message.as_deref().unwrap_or("used");
+                write!(f, "Call({}, {message})", self.name())
+            }
             Err(error) => write!(f, "Call({}, {error})", self.name()),
         }
     }
@@ -152,6 +214,8 @@ struct Travelling<'a> {
     signature: u64,
     arguments: TravellingArguments,
     handles: Vec<Fd>,
+    /// Whether the call can be used once only.
+    unique: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -202,27 +266,38 @@ impl<'de> Deserialize<'de> for Bytes {
 
 impl<R> Serialize for Call<R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let message = self.arguments.as_ref().map_err(S::Error::custom)?;
-        let (body, handles) = message.parts();
-        let arguments = match body {
-            Body::Inline(bytes) => TravellingArguments::Inline(Bytes(bytes.clone())),
-            Body::Blob(fd, length) => {
-                TravellingArguments::Blob(Fd::shared(Arc::clone(fd)), *length)
+        let bound = self.arguments.as_ref().map_err(S::Error::custom)?;
+        let (arguments, handles) = match bound {
+            Bound::Reusable(message) => travelling(message),
+            // What moved into this call is gone once the message around it is.
+            Bound::Once(message) => {
+                message
+                    .park(travelling, Message::commit)
+                    .map_err(|reason| match reason {
+                        NotMoved::AlreadySent => S::Error::custom(USED),
+                        NotMoved::OutsideMessage => S::Error::custom(OUTSIDE),
+                    })?
             }
         };
-        let handles = handles
-            .iter()
-            .map(|fd| Fd::shared(Arc::clone(fd)))
-            .collect();
-        let key = self.registration.key();
         Travelling {
-            key,
+            key: self.registration.key(),
             signature: self.registration.signature(),
             arguments,
             handles,
+            unique: matches!(bound, Bound::Once(_)),
         }
         .serialize(serializer)
     }
+}
+
+fn travelling(message: &Message) -> (TravellingArguments, Vec<Fd>) {
+    let (body, handles) = message.parts();
+    let arguments = match body {
+        Body::Inline(bytes) => TravellingArguments::Inline(Bytes(bytes.clone())),
+        Body::Blob(fd, length) => TravellingArguments::Blob(Fd::shared(Arc::clone(fd)), *length),
+    };
+    let handles = handles.iter().map(|fd| Fd::shared(Arc::clone(fd)));
+    (arguments, handles.collect())
 }
 
 impl Travelling<'_> {
@@ -233,10 +308,8 @@ impl Travelling<'_> {
             TravellingArguments::Blob(fd, length) => Body::Blob(fd.into_shared(), length),
         };
         let handles: Vec<Arc<OwnedFd>> = self.handles.into_iter().map(Fd::into_shared).collect();
-        Ok(Call::new(
-            registration,
-            Ok(Arc::new(Message::from_parts(body, handles))),
-        ))
+        let message = Message::from_parts(body, handles);
+        Ok(Call::new(registration, Ok(message), self.unique))
     }
 }
 
@@ -274,7 +347,168 @@ impl Resolved {
     pub(crate) fn serve(self) -> Result<Served> {
         let registration = self.0.registration;
         let arguments = self.0.arguments.map_err(|error| rebuilt(&error))?;
-        let served = Incoming::new(arguments).and_then(registration.serve);
+        let served = Incoming::new(arguments.into_message()?).and_then(registration.serve);
         served.map_err(|error| undecodable(registration, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::unique::fake::End;
+    use crate::wire::{decode_parts, encode_parts};
+
+    #[crate::entry(crate = crate)]
+    fn hold(end: End, text: String) -> String {
+        assert!(end.is_here());
+        text
+    }
+
+    #[crate::entry(crate = crate)]
+    fn borrow(ends: &[End]) -> usize {
+        ends.iter().filter(|end| end.is_here()).count()
+    }
+
+    #[crate::entry(crate = crate)]
+    fn run(call: Call<usize>) -> usize {
+        call.run().expect("it is not used")
+    }
+
+    #[track_caller]
+    fn is_used<T>(result: Result<T>) {
+        match result {
+            Ok(_) => panic!("it was used a second time"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Encode);
+                assert!(error.to_string().contains(USED), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_gives_back_what_it_was_lent() {
+        let (end, _) = End::new();
+        let ends = vec![end];
+        let call = borrow::bind(&ends);
+        let copy = call.clone();
+        drop(call);
+        assert!(!ends[0].is_here());
+        let error = borrow::bind(&ends).run().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Encode);
+        drop(copy);
+        assert!(ends[0].is_here());
+        drop(borrow::process(&ends));
+        assert_eq!(borrow::bind(&ends).run().unwrap(), 1);
+        assert!(!ends[0].is_here());
+    }
+
+    #[test]
+    fn arguments_that_fail_leave_everything_where_it_was() {
+        let (end, open) = End::new();
+        let ends = vec![end];
+        let twice = run::bind(borrow::bind(&ends));
+        let error = run::bind(borrow::bind(&ends)).run().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Encode);
+        assert!(
+            format!("{error:?}").contains("already been sent"),
+            "{error:?}"
+        );
+        drop(twice);
+        assert!(ends[0].is_here());
+        assert_eq!(open.strong_count(), 1);
+    }
+
+    #[test]
+    fn a_call_runs_here_once() {
+        let (end, open) = End::new();
+        let call = hold::bind(end, "text".to_owned());
+        let copy = call.clone();
+        assert_eq!(call.run().unwrap(), "text");
+        assert_eq!(open.strong_count(), 0);
+        assert_eq!(format!("{copy:?}"), format!("Call({}, used)", copy.name()));
+        is_used(copy.clone().run());
+        is_used(copy.clone().spawn());
+        let error = encode_parts(&copy, &mut Vec::new())
+            .map(|_| ())
+            .unwrap_err();
+        assert!(error.to_string().contains(USED), "{error}");
+    }
+
+    #[test]
+    fn a_call_starts_once() {
+        let (end, open) = End::new();
+        let ends = vec![end];
+        let call = borrow::bind(&ends);
+        let copy = call.clone();
+        let child = call.spawn().unwrap();
+        assert!(!ends[0].is_here());
+        assert_eq!(open.strong_count(), 0);
+        is_used(copy.clone().spawn());
+        is_used(copy.run());
+        assert_eq!(child.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_start_that_fails_can_be_repeated() {
+        let (end, open) = End::new();
+        let ends = vec![end];
+        let process = borrow::process(&ends).current_dir("/nowhere/at/all");
+        let error = process.start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Start);
+        assert!(!ends[0].is_here(), "the process that came back has it");
+        let process: Process<usize> = error.into_process().unwrap();
+        let child = process.current_dir("/").start().unwrap();
+        assert_eq!(open.strong_count(), 0);
+        assert_eq!(child.join().unwrap(), 1);
+
+        let (end, _) = End::new();
+        let ends = vec![end];
+        let process = borrow::process(&ends).current_dir("/nowhere/at/all");
+        assert!(process.start().is_err());
+        assert!(
+            ends[0].is_here(),
+            "the error has been dropped, and the process with it"
+        );
+    }
+
+    #[test]
+    fn a_call_inside_a_call_moves_with_it() {
+        let (end, open) = End::new();
+        let ends = vec![end];
+        let inner = borrow::bind(&ends);
+        let outer = run::bind(inner.clone());
+        is_used(inner.clone().run());
+        drop(outer);
+        assert!(!ends[0].is_here(), "the inner call has it again");
+        let outer = run::bind(inner.clone());
+        assert_eq!(outer.clone().spawn().unwrap().join().unwrap(), 1);
+        is_used(inner.run());
+        is_used(outer.run());
+        assert_eq!(open.strong_count(), 0);
+    }
+
+    #[test]
+    fn a_call_that_arrives_is_used_once_as_well() {
+        let (end, open) = End::new();
+        let mut bytes = Vec::new();
+        let call = hold::bind(end, "text".to_owned());
+        let (handles, moved) = encode_parts(&call, &mut bytes).unwrap();
+        moved.commit();
+        is_used(call.run());
+        let call: Call<String> = decode_parts(&bytes, handles).unwrap();
+        let copy = call.clone();
+        assert_eq!(call.run().unwrap(), "text");
+        is_used(copy.run());
+        assert_eq!(open.strong_count(), 0);
+    }
+
+    #[test]
+    fn a_call_without_anything_unique_is_used_as_often_as_one_likes() {
+        let call = borrow::bind(&[]);
+        let outer = run::bind(call.clone());
+        for _ in 0..2 {
+            assert_eq!(outer.clone().run().unwrap(), 0);
+            assert_eq!(call.clone().spawn().unwrap().join().unwrap(), 0);
+        }
     }
 }

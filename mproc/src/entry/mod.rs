@@ -5,7 +5,7 @@ pub(crate) mod boot;
 pub(crate) mod call;
 #[cfg(feature = "test")]
 mod harness;
-mod lend;
+pub(crate) mod lend;
 pub(crate) mod registry;
 
 pub use boot::freeze_support;
@@ -97,7 +97,9 @@ pub trait Run: registry::RegisteredRun<Value = <Self as Run>::Output> + Sized {
 #[expect(unreachable_pub, reason = "`__private` exports all of it")]
 pub mod macros {
     pub use super::arguments::{Arguments, Carrier, Incoming, Undecodable, Wire, lend, lent, wire};
-    pub use super::lend::Lend;
+    pub use super::lend::{
+        ByReference, ByValueOnly, Lend, Lending, LendingOfAny, MayBeLent, UniqueHandle,
+    };
     pub use super::registry::{
         ExitCodeOfAny, ExitCodeOfResult, Listed, Position, Probe, Registered, RegisteredRun,
     };

@@ -55,7 +55,9 @@ pub(super) fn start<R>(process: &Process<R>) -> Result<AnyChild> {
             ),
             _ => refusal("the call could not be handed over", error),
         })?;
-    drop(record);
+    // The bytes are with the socket. What is unique in the call comes back with every error from here on, and the descriptors
+    // in the socket are closed with it.
+    let moved = record.into_moved();
     let (their_line, line) = sys::pipe().map_err(refused("the death line could not be made"))?;
 
     let streams =
@@ -100,6 +102,7 @@ pub(super) fn start<R>(process: &Process<R>) -> Result<AnyChild> {
         ended: OnceLock::new(),
         claim: Mutex::new(Weak::new()),
     });
+    moved.commit();
     log::debug!(target: "mproc", "process {} (pid {id}) started for {}", process.name, process.call.name());
     Ok(child)
 }

@@ -8,64 +8,116 @@
 //!
 //! Scopes nest because a `Serialize` impl may itself encode a message. A scope is left on unwinding too.
 //!
-//! Descriptors are held in `Arc`: attaching one makes no new descriptor, so hundreds in one message cost none.
+//! Descriptors are held in `Arc`: attaching one makes no new descriptor, so hundreds in one message cost none. A message
+//! without any costs two writes of a byte; whatever lists are needed are made when something is attached first.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::LocalKey;
 
+use super::unique::{Moved, Parked};
+
 /// The descriptors of one message, in the order of their numbers.
 pub(crate) type Handles = Vec<Arc<OwnedFd>>;
 
-/// What is attached so far. A descriptor that is attached again keeps its number: clones of a handle are one descriptor on the
-/// other side, too, and cost one there.
-struct Attached {
+/// What is attached to one message so far.
+#[derive(Default)]
+pub(crate) struct Attached(Option<Box<Lists>>);
+
+#[derive(Default)]
+struct Lists {
     handles: Handles,
+    /// A descriptor that is attached again keeps its number: clones of a handle are one descriptor on the other side, too, and
+    /// cost one there.
     numbers: BTreeMap<*const OwnedFd, u32>,
+    moved: Moved,
+}
+
+impl Attached {
+    /// The descriptors, and what has been moved into the message.
+    pub(crate) fn into_parts(self) -> (Handles, Moved) {
+        match self.0 {
+            Some(lists) => (lists.handles, lists.moved),
+            None => Default::default(),
+        }
+    }
 }
 
 thread_local! {
-    static ATTACHED: RefCell<Option<Attached>> = const { RefCell::new(None) };
-    static PROVIDED: RefCell<Option<Handles>> = const { RefCell::new(None) };
+    static ENCODING: Cell<Innermost> = const { Cell::new(Innermost::None) };
+    static ATTACHED: RefCell<Vec<Box<Lists>>> = const { RefCell::new(Vec::new()) };
+    static DECODING: Cell<Innermost> = const { Cell::new(Innermost::None) };
+    static PROVIDED: RefCell<Vec<Handles>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `encode`; handles serialized inside attach themselves to `handles`.
-pub(crate) fn attaching<T>(handles: &mut Handles, encode: impl FnOnce() -> T) -> T {
-    let numbers = handles.iter().map(Arc::as_ptr).zip(0..).collect();
-    let own = Attached {
-        handles: std::mem::take(handles),
-        numbers,
-    };
-    let scope = Scope::enter(&ATTACHED, own);
+/// Runs `encode`; handles serialized inside attach themselves to `attached`.
+#[inline]
+pub(crate) fn attaching<T>(attached: &mut Attached, encode: impl FnOnce() -> T) -> T {
+    let scope = Scope::enter(&ENCODING, &ATTACHED, attached.0.take());
     let result = encode();
-    *handles = scope.leave().map(|own| own.handles).unwrap_or_default();
+    attached.0 = scope.leave();
     result
 }
 
 /// Runs `decode`; handles deserialized inside claim from `handles`.
+#[inline]
 pub(crate) fn providing<T>(handles: &mut Handles, decode: impl FnOnce() -> T) -> T {
-    let scope = Scope::enter(&PROVIDED, std::mem::take(handles));
+    let own = if handles.is_empty() {
+        None
+    } else {
+        Some(std::mem::take(handles))
+    };
+    let scope = Scope::enter(&DECODING, &PROVIDED, own);
     let result = decode();
-    *handles = scope.leave().unwrap_or_default();
+    if let Some(own) = scope.leave() {
+        *handles = own;
+    }
     result
+}
+
+/// Does something to the message being encoded on this thread. `None` outside one.
+fn with_attached<T>(change: impl FnOnce(&mut Lists) -> T) -> Option<T> {
+    let change = |contents: &RefCell<Vec<Box<Lists>>>| {
+        let mut contents = contents.borrow_mut();
+        match ENCODING.get() {
+            Innermost::None => return None,
+            Innermost::Empty => {
+                contents.push(Box::default());
+                ENCODING.set(Innermost::Filled);
+            }
+            Innermost::Filled => {}
+        }
+        contents.last_mut().map(|lists| change(lists))
+    };
+    ATTACHED.try_with(change).ok().flatten()
 }
 
 /// Adds a descriptor to the message being encoded on this thread. Gives its number, or `None` outside one.
 pub(crate) fn attach(fd: Arc<OwnedFd>) -> Option<u32> {
-    let attach = |scope: &RefCell<Option<Attached>>| {
-        let mut scope = scope.borrow_mut();
-        let Attached { handles, numbers } = scope.as_mut()?;
-        let next = u32::try_from(handles.len()).ok()?;
+    with_attached(|lists| {
+        let next = u32::try_from(lists.handles.len()).ok()?;
         // Those that are numbered are held by `handles`, so no two have one address.
-        let number = *numbers.entry(Arc::as_ptr(&fd)).or_insert(next);
+        let number = *lists.numbers.entry(Arc::as_ptr(&fd)).or_insert(next);
         if number == next {
-            handles.push(fd);
+            lists.handles.push(fd);
         }
         Some(number)
-    };
-    ATTACHED.try_with(attach).ok().flatten()
+    })
+    .flatten()
+}
+
+/// Whether something can be attached: a message is being encoded on this thread.
+pub(crate) fn is_attaching() -> bool {
+    // Messages are sent while a thread ends, too, by exit handlers: there the lists are gone, and no handle can travel.
+    ENCODING.get() != Innermost::None && ATTACHED.try_with(|_| ()).is_ok()
+}
+
+/// Has the message being encoded on this thread decide about something that moves with it. Outside a message, it stays.
+pub(super) fn move_along(parked: Arc<dyn Parked>) {
+    let _ = with_attached(|lists| lists.moved.push(parked));
 }
 
 /// Why [`claim`] has nothing to give.
@@ -77,13 +129,21 @@ pub(crate) enum Unclaimed {
     NoSuchHandle,
 }
 
+/// What is said of a handle that is serialized or deserialized where there is no message.
+pub(crate) const OUTSIDE: &str = "a handle (descriptor, pipe, queue, lock, …) travels only in arguments, results and \
+                                  messages of mproc: as bytes it would mean nothing to another process";
+
 /// A descriptor of the message being decoded on this thread.
 pub(crate) fn claim(number: u32) -> Result<Arc<OwnedFd>, Unclaimed> {
-    let claim = |scope: &RefCell<Option<Handles>>| {
-        let scope = scope.borrow();
-        let handles = scope.as_ref().ok_or(Unclaimed::OutsideMessage)?;
+    let claim = |contents: &RefCell<Vec<Handles>>| {
+        let contents = contents.borrow();
+        let handles = match DECODING.get() {
+            Innermost::None => return Err(Unclaimed::OutsideMessage),
+            Innermost::Empty => None,
+            Innermost::Filled => contents.last(),
+        };
         handles
-            .get(number as usize)
+            .and_then(|handles| handles.get(number as usize))
             .cloned()
             .ok_or(Unclaimed::NoSuchHandle)
     };
@@ -92,34 +152,70 @@ pub(crate) fn claim(number: u32) -> Result<Arc<OwnedFd>, Unclaimed> {
         .unwrap_or(Err(Unclaimed::OutsideMessage))
 }
 
-type Cell<T> = LocalKey<RefCell<Option<T>>>;
+/// What the innermost open scope of a thread has.
+///
+/// Apart from the contents, because it is all that a message without handles touches, and it needs no destructor, which
+/// would have to be registered for each thread and asked about each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Innermost {
+    /// There is no scope.
+    None,
+    /// No contents.
+    Empty,
+    /// The last contents on the stack.
+    Filled,
+}
 
 /// A scope that is open. Dropping it, on unwinding too, puts the outer one back.
-///
-/// Messages are sent while a thread ends, too, by exit handlers: there the cells are gone, and no handle can travel.
 struct Scope<T: 'static> {
-    cell: &'static Cell<T>,
-    outer: Option<T>,
+    innermost: &'static LocalKey<Cell<Innermost>>,
+    contents: &'static LocalKey<RefCell<Vec<T>>>,
+    outer: Innermost,
 }
 
 impl<T> Scope<T> {
-    fn enter(cell: &'static Cell<T>, own: T) -> Self {
-        let outer = cell
-            .try_with(|cell| cell.replace(Some(own)))
-            .unwrap_or_default();
-        Self { cell, outer }
+    #[inline]
+    fn enter(
+        innermost: &'static LocalKey<Cell<Innermost>>,
+        contents: &'static LocalKey<RefCell<Vec<T>>>,
+        own: Option<T>,
+    ) -> Self {
+        let mut state = Innermost::Empty;
+        if let Some(own) = own
+            && contents
+                .try_with(|contents| contents.borrow_mut().push(own))
+                .is_ok()
+        {
+            state = Innermost::Filled;
+        }
+        Self {
+            innermost,
+            contents,
+            outer: innermost.replace(state),
+        }
     }
 
+    #[inline]
     fn leave(self) -> Option<T> {
-        self.cell.try_with(RefCell::take).unwrap_or_default()
+        ManuallyDrop::new(self).close()
+    }
+
+    #[inline]
+    fn close(&self) -> Option<T> {
+        match self.innermost.replace(self.outer) {
+            Innermost::Filled => {
+                let pop = |contents: &RefCell<Vec<T>>| contents.borrow_mut().pop();
+                self.contents.try_with(pop).unwrap_or_default()
+            }
+            Innermost::Empty | Innermost::None => None,
+        }
     }
 }
 
 impl<T> Drop for Scope<T> {
+    #[inline]
     fn drop(&mut self) {
-        let outer = self.outer.take();
-        // OK to ignore: where there is no cell, there was no outer scope.
-        let _ = self.cell.try_with(|cell| cell.replace(outer));
+        drop(self.close());
     }
 }
 
@@ -143,34 +239,34 @@ mod tests {
 
     #[test]
     fn scopes_nest_and_are_left_when_unwinding() {
-        let mut outer = Handles::new();
+        let mut outer = Attached::default();
         attaching(&mut outer, || {
             assert_eq!(attach(descriptor()), Some(0));
-            let mut inner = Handles::new();
+            let mut inner = Attached::default();
             attaching(&mut inner, || assert_eq!(attach(descriptor()), Some(0)));
-            assert_eq!(inner.len(), 1);
+            assert_eq!(inner.into_parts().0.len(), 1);
             let unwound = std::panic::catch_unwind(|| {
-                attaching(&mut Handles::new(), || panic!("in a Serialize impl"))
+                attaching(&mut Attached::default(), || panic!("in a Serialize impl"))
             });
             assert!(unwound.is_err());
             assert_eq!(attach(descriptor()), Some(1));
         });
-        assert_eq!(outer.len(), 2);
+        assert_eq!(outer.into_parts().0.len(), 2);
         assert_eq!(attach(descriptor()), None);
     }
 
     #[test]
     fn a_clone_keeps_the_number() {
-        let mut handles = Handles::new();
+        let mut attached = Attached::default();
         let (one, other) = (descriptor(), descriptor());
-        attaching(&mut handles, || {
+        attaching(&mut attached, || {
             assert_eq!(attach(Arc::clone(&one)), Some(0))
         });
-        attaching(&mut handles, || {
+        attaching(&mut attached, || {
             assert_eq!(attach(other), Some(1));
             assert_eq!(attach(one), Some(0));
         });
-        assert_eq!(handles.len(), 2);
+        assert_eq!(attached.into_parts().0.len(), 2);
     }
 
     #[test]

@@ -20,7 +20,8 @@ use serde::de::DeserializeOwned;
 
 use super::WireError;
 use super::codec::{self, CodecError};
-use super::handles::{self, Handles};
+use super::handles::{self, Attached, Handles};
+use super::unique::Moved;
 use crate::sys;
 
 /// 32 KiB: a packet is copied in and out by the kernel; from about here a memfd that is mapped is cheaper (bench `spawn`).
@@ -33,37 +34,38 @@ const CHUNK: usize = 1024 * 1024;
 /// waits for its reader.
 pub(crate) const MAX_HANDLES: usize = 64 * sys::MAX_DESCRIPTORS_PER_PACKET;
 
-/// A message under construction.
+/// A message under construction. What is unique in it comes back if it is dropped.
 #[derive(Default)]
 pub(crate) struct Outgoing {
     bytes: Vec<u8>,
     spilled: Option<(sys::Memfd, usize)>,
-    handles: Handles,
+    attached: Attached,
 }
 
 impl Outgoing {
     /// Appends one value and the handles inside it. After an error the message is not to be sent.
     pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
-        let mut attached = std::mem::take(&mut self.handles);
+        let mut attached = std::mem::take(&mut self.attached);
         let result = handles::attaching(&mut attached, || codec::encode(value, self));
-        self.handles = attached;
+        self.attached = attached;
         result
     }
 
     pub(crate) fn finish(mut self) -> io::Result<Message> {
-        if self.spilled.is_none() && self.bytes.len() <= INLINE {
-            return Ok(Message {
-                body: Body::Inline(self.bytes),
-                handles: self.handles,
-            });
-        }
-        self.spill_with(&[])?;
-        let Some((memfd, length)) = self.spilled else {
-            unreachable!("spill has made it")
+        let body = if self.spilled.is_none() && self.bytes.len() <= INLINE {
+            Body::Inline(self.bytes)
+        } else {
+            self.spill_with(&[])?;
+            let Some((memfd, length)) = self.spilled else {
+                unreachable!("spill has made it")
+            };
+            Body::Blob(Arc::new(memfd.seal()?), length)
         };
+        let (handles, moved) = self.attached.into_parts();
         Ok(Message {
-            body: Body::Blob(Arc::new(memfd.seal()?), length),
-            handles: self.handles,
+            body,
+            handles,
+            moved,
         })
     }
 
@@ -106,10 +108,51 @@ impl Write for Outgoing {
     }
 }
 
-/// A finished message. Sending does not use it up.
+/// Appends the encoding of one value to `bytes`. Gives the descriptors inside the value, and what has moved into the message.
+///
+/// This is [`Outgoing`] for who has a place for bytes of any length. After an error, `bytes` is as it was.
+#[inline]
+pub(crate) fn encode_parts<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+) -> Result<(Handles, Moved), CodecError> {
+    let before = bytes.len();
+    let mut attached = Attached::default();
+    let encoded = handles::attaching(&mut attached, || codec::encode(value, bytes));
+    if let Err(error) = encoded {
+        bytes.truncate(before);
+        return Err(error);
+    }
+    Ok(attached.into_parts())
+}
+
+/// Decodes one value and nothing after it. Descriptors that the value does not claim are closed.
+#[inline]
+pub(crate) fn decode_parts<T: DeserializeOwned>(
+    mut bytes: &[u8],
+    mut handles: Handles,
+) -> Result<T, WireError> {
+    let value = handles::providing(&mut handles, || codec::decode(&mut bytes))?;
+    match bytes.len() {
+        0 => Ok(value),
+        left => Err(left_over_after::<T>(left)),
+    }
+}
+
+#[cold]
+fn left_over_after<T>(left: usize) -> WireError {
+    let after = std::any::type_name::<T>();
+    WireError::Unexpected(format!(
+        "after a value of type `{after}`, {left} bytes are left over"
+    ))
+}
+
+/// A finished message. Sending does not use it up, and does not decide about what has moved into it:
+/// [`commit`](Self::commit) does.
 pub(crate) struct Message {
     body: Body,
     handles: Handles,
+    moved: Moved,
 }
 
 /// The bytes of a message.
@@ -251,7 +294,7 @@ impl Message {
                 }
                 Body::Blob(handles.remove(0), claimed)
             };
-            return Ok(Some((header.kind, Self { body, handles })));
+            return Ok(Some((header.kind, Self::from_parts(body, handles))));
         }
     }
 
@@ -262,7 +305,26 @@ impl Message {
 
     /// A message put together again.
     pub(crate) fn from_parts(body: Body, handles: Handles) -> Self {
-        Self { body, handles }
+        Self {
+            body,
+            handles,
+            moved: Moved::default(),
+        }
+    }
+
+    /// Whether something unique has moved into this message: then it may be sent or read once.
+    pub(crate) fn is_unique(&self) -> bool {
+        !self.moved.is_empty()
+    }
+
+    /// The message has been sent. What moved into it is gone from here.
+    pub(crate) fn commit(self) {
+        self.into_moved().commit();
+    }
+
+    /// Lets go of the message itself, and keeps what has moved into it for a later decision.
+    pub(crate) fn into_moved(self) -> Moved {
+        self.moved
     }
 
     /// Length of the bytes and number of the handles.
@@ -274,7 +336,16 @@ impl Message {
         (length, self.handles.len())
     }
 
+    /// What moved into the message is gone from where it was: the message is going to be read here.
+    pub(crate) fn arrived(mut self) -> Self {
+        std::mem::take(&mut self.moved).commit();
+        self
+    }
+
     /// Opens the message for reading. It can be read more than once; a handle read twice is the same open file.
+    ///
+    /// Who reads a [unique](Self::is_unique) message has to see to it that nobody else does, and that it has
+    /// [arrived](Self::arrived).
     pub(crate) fn read(self: Arc<Self>) -> io::Result<Reading> {
         let handles = self.handles.clone();
         let bytes = match &self.body {
@@ -290,13 +361,12 @@ impl Message {
 
     /// Reads a message that holds one value and nothing after it.
     pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, WireError> {
-        let mut reading = Arc::new(self).read()?;
+        let mut reading = Arc::new(self.arrived()).read()?;
         let value = reading.take()?;
-        reading.finish().map_err(|error| {
-            let after = std::any::type_name::<T>();
-            WireError::Unexpected(format!("after a value of type `{after}`, {error}"))
-        })?;
-        Ok(value)
+        match reading.left() {
+            0 => Ok(value),
+            left => Err(left_over_after::<T>(left)),
+        }
     }
 }
 
@@ -351,9 +421,13 @@ impl Reading {
 
     /// The end of the message must have been reached: bytes left over mean that it was not what its reader took it for.
     pub(crate) fn finish(self) -> Result<(), WireError> {
-        match self.bytes.len() - self.position {
+        match self.left() {
             0 => Ok(()),
             left => Err(WireError::Unexpected(format!("{left} bytes are left over"))),
         }
+    }
+
+    fn left(&self) -> usize {
+        self.bytes.len() - self.position
     }
 }

@@ -7,6 +7,9 @@ mod error;
 pub(crate) mod handles;
 pub(crate) mod message;
 mod strict;
+pub(crate) mod unique;
 
 pub(crate) use error::WireError;
-pub(crate) use message::{Message, Outgoing};
+pub(crate) use handles::Handles;
+pub(crate) use message::{Message, Outgoing, decode_parts, encode_parts};
+pub(crate) use unique::{Moved, Unique};

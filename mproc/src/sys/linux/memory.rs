@@ -62,7 +62,7 @@ impl Write for Memfd {
     }
 }
 
-fn file_size_limit() -> u64 {
+pub(super) fn file_size_limit() -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,

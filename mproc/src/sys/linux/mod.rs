@@ -1,26 +1,36 @@
 //! Linux, 5.16 or newer; x86-64 and aarch64, glibc and musl.
 
 mod descriptor;
+mod event;
+mod futex;
 mod launch;
 mod memory;
 mod poll;
 mod process;
+mod shared;
 mod signal;
 mod socket;
 
 #[cfg(feature = "test")]
 pub(crate) use descriptor::open_stdio;
 pub(crate) use descriptor::{duplicate, pipe, set_close_on_exec};
+pub(crate) use event::{Heard, doorbell, either, ring, silence, wait_bell, wait_writable};
+pub(crate) use futex::{OWNER, RobustThread, WAITERS, Woken, wait_any, wake};
 pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
-pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_readable};
+pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_many, wait_readable};
 pub(crate) use process::{
-    ForeignReap, RawStatus, at_exit, effective_user, ended_child, process_id, program_arguments,
-    reap, send_signal, set_thread_name, status_after_foreign_reap,
+    ForeignReap, RawStatus, at_exit, effective_user, ended_child, open_process, process_id,
+    program_arguments, reap, send_signal, set_thread_name, status_after_foreign_reap,
+};
+pub(crate) use shared::{
+    PAGE, SharedMapping, allocate, allocated, is_byte_locked, largest_file, lock_byte, punch,
+    reopen, shared_file, shared_file_size, size, unlock_byte,
 };
 #[cfg(feature = "test")]
 pub(crate) use signal::ignore_sigpipe;
 pub(crate) use signal::{SIGINT, SIGKILL, SIGTERM, signal_name};
 pub(crate) use socket::{
-    MAX_DESCRIPTORS_PER_PACKET, Received, peer_user, receive_packet, send_packet, seqpacket_pair,
+    MAX_DESCRIPTORS_PER_PACKET, Received, peek_packet, peer_user, receive_bare, receive_packet,
+    send_packet, seqpacket_pair,
 };

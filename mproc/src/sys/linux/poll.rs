@@ -62,6 +62,27 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Deadline) -> io::Resul
     }
 }
 
+/// Waits until at least one of `fds` is readable or hung up, and gives the indices of all that are; none after the deadline.
+pub(crate) fn wait_many(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Vec<usize>> {
+    let mut polled: Vec<_> = fds
+        .iter()
+        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+        .collect();
+    loop {
+        let timeout = deadline.remaining();
+        match ppoll(&mut polled, timeout.map(TimeSpec::from_duration), None) {
+            Ok(0) | Err(Errno::EINTR) if timeout == Some(Duration::ZERO) => return Ok(Vec::new()),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => {
+                let ready = polled.iter().enumerate();
+                let ready = ready.filter(|(_, fd)| fd.any().unwrap_or(false));
+                return Ok(ready.map(|(index, _)| index).collect());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Whether `fd` is readable or hung up now.
 pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_readable(fd, Deadline(Some(Instant::now()))).unwrap_or(false)

@@ -75,6 +75,62 @@ pub(crate) fn receive_packet(
     descriptors: &mut Vec<OwnedFd>,
     wait: bool,
 ) -> io::Result<Received> {
+    let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+    receive_with(socket, buffer, descriptors, flags)
+}
+
+/// Looks at the packet that would be received next, and leaves it there. Its descriptors are descriptors of our own. An empty
+/// socket is `EAGAIN`. Errors are those of [`receive_packet`].
+pub(crate) fn peek_packet(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<Received> {
+    receive_with(
+        socket,
+        buffer,
+        descriptors,
+        libc::MSG_DONTWAIT | libc::MSG_PEEK,
+    )
+}
+
+/// Receives the next packet without its descriptors, which are closed. With `keep`, only looks at it. An empty socket is
+/// `EAGAIN`.
+pub(crate) fn receive_bare(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    keep: bool,
+) -> io::Result<Received> {
+    let flags = libc::MSG_DONTWAIT | if keep { libc::MSG_PEEK } else { 0 };
+    loop {
+        // SAFETY: `buffer` is passed together with its length.
+        let result = unsafe {
+            libc::recv(
+                socket.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                flags,
+            )
+        };
+        match Errno::result(result) {
+            Ok(0) => return Ok(Received::End),
+            Ok(length) => {
+                return Ok(Received::Packet {
+                    length: length as usize,
+                });
+            }
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+    flags: libc::c_int,
+) -> io::Result<Received> {
     // One more than a packet can hold, so that a kernel which allows more shows as truncation and not as loss.
     const ROOM: usize =
         // SAFETY: CMSG_SPACE is arithmetic on its argument.
@@ -93,7 +149,7 @@ pub(crate) fn receive_packet(
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = ROOM as _;
-    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
+    let flags = libc::MSG_CMSG_CLOEXEC | flags;
     let length = loop {
         // SAFETY: `header` points at `part` and `control`, `part` at `buffer`; all outlive the call and are as long as said.
         let result = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) };

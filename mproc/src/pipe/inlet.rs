@@ -1,0 +1,514 @@
+//! The reading end of a pipe: frames out of the lane, descriptors out of the line beside it, and waiting for either.
+//!
+//! # Watched
+//!
+//! An end whose descriptor was given out is *watched*: from then on its bell is kept readable exactly while there is something,
+//! so that any poll, level-triggered or edge-triggered, of whatever event loop sees it. The bell is silenced when the lane is
+//! found empty, then the writer is asked to ring, and then the lane is looked at once more, in this order, so that no frame
+//! comes unseen. The hang-up of the line is watched beside it.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::outlet::KEPT;
+use super::words::{PipeWords, kind};
+use crate::channel_error::{Patience, RecvError, Trouble};
+use crate::shm::atomic::Ordering;
+use crate::shm::lane::{Frame, HasLane, Reader};
+use crate::shm::memory::Memory;
+use crate::sync::Spin;
+use crate::sys::{self, Heard};
+use crate::wire::Handles;
+
+pub(super) struct Inlet {
+    pub(super) memory: Memory<PipeWords>,
+    reader: Reader,
+    pub(super) bell: Arc<OwnedFd>,
+    /// To the writer: rings for room go, descriptors come, and it hangs up when the writer is gone.
+    pub(super) line: Arc<OwnedFd>,
+    spin: Spin,
+    scratch: Vec<u8>,
+    pub(super) partial: Option<Partial>,
+    pub(super) watched: Cell<bool>,
+    /// Whether the bell was silenced since it was last put right.
+    silenced: Cell<bool>,
+}
+
+/// A long message of which not everything has arrived, or been asked for.
+pub(super) struct Partial {
+    pub(super) is_bytes: bool,
+    pub(super) total: usize,
+    pub(super) bytes: Vec<u8>,
+    pub(super) handles: Handles,
+    /// Its descriptors could not be had; it is received to its end and then is this error.
+    pub(super) failed: Option<io::Error>,
+}
+
+impl Partial {
+    fn is_complete(&self) -> bool {
+        self.bytes.len() == self.total
+    }
+}
+
+/// 64 MiB: as much as is reserved on the word of a peer.
+const BELIEVED: usize = 64 * 1024 * 1024;
+
+impl Inlet {
+    pub(super) fn new(memory: Memory<PipeWords>, bell: Arc<OwnedFd>, line: Arc<OwnedFd>) -> Self {
+        Self {
+            memory,
+            reader: Reader::default(),
+            bell,
+            line,
+            spin: Spin::default(),
+            scratch: Vec::new(),
+            partial: None,
+            watched: Cell::new(false),
+            silenced: Cell::new(false),
+        }
+    }
+
+    /// Receives a value; `decode` gets its encoding and its descriptors.
+    #[inline]
+    pub(super) fn receive<T>(
+        &mut self,
+        patience: Patience,
+        decode: impl FnOnce(&[u8], Handles) -> Result<T, RecvError>,
+    ) -> Result<T, RecvError> {
+        if self.partial.is_none()
+            && let Some(frame) = self.frame(patience)?
+            && frame.kind() == kind::VALUE
+            && frame.handles() == 0
+        {
+            self.scratch.clear();
+            self.reader.copy(&frame, &mut self.scratch);
+            self.take(frame);
+            self.settle();
+            return decode(&self.scratch, Handles::new());
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let received = self.whole(false, usize::MAX, &mut scratch, patience);
+        self.settle();
+        let result = received.and_then(|handles| decode(&scratch, handles));
+        scratch.clear();
+        scratch.shrink_to(KEPT);
+        self.scratch = scratch;
+        result
+    }
+
+    /// Receives bytes, `most` at most.
+    pub(super) fn receive_bytes(
+        &mut self,
+        most: usize,
+        patience: Patience,
+    ) -> Result<Vec<u8>, RecvError> {
+        let mut bytes = Vec::new();
+        let received = self.whole(true, most, &mut bytes, patience);
+        self.settle();
+        received.map(|_| bytes)
+    }
+
+    /// Receives bytes into a buffer and says how many.
+    pub(super) fn receive_into(
+        &mut self,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<usize, RecvError> {
+        let received = self.fill(buffer, patience);
+        self.settle();
+        received
+    }
+
+    fn fill(&mut self, buffer: &mut [u8], patience: Patience) -> Result<usize, RecvError> {
+        loop {
+            if let Some(partial) = &mut self.partial
+                && partial.is_bytes
+                && partial.total <= buffer.len()
+                && partial.failed.is_none()
+            {
+                let mut filled = partial.bytes.len();
+                buffer[..filled].copy_from_slice(&partial.bytes);
+                let total = partial.total;
+                match self.parts_into(&mut buffer[..total], &mut filled, patience) {
+                    Ok(true) => {
+                        self.partial = None;
+                        return Ok(total);
+                    }
+                    Ok(false) => continue,
+                    Err(error) => {
+                        if let Some(partial) = &mut self.partial {
+                            let known = partial.bytes.len();
+                            partial.bytes.extend_from_slice(&buffer[known..filled]);
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            if self.partial.is_none() {
+                let frame = self.expect_frame(patience)?;
+                match frame.kind() {
+                    kind::BYTES if frame.handles() == 0 && frame.length() <= buffer.len() => {
+                        let length = frame.length();
+                        self.reader.copy_into(&frame, &mut buffer[..length]);
+                        self.take(frame);
+                        return Ok(length);
+                    }
+                    kind::LONG_BYTES => {
+                        self.begin(frame, true)?;
+                        continue;
+                    }
+                    kind::RETRACTED => {
+                        self.take(frame);
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
+            // Too long, or of the other kind: as any other.
+            let mut bytes = Vec::new();
+            self.whole(true, usize::MAX, &mut bytes, patience)?;
+            if bytes.len() > buffer.len() {
+                return Err(RecvError::TooShort(bytes));
+            }
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            return Ok(bytes.len());
+        }
+    }
+
+    /// Receives the parts of a long message straight into their places. False: it was retracted.
+    fn parts_into(
+        &mut self,
+        buffer: &mut [u8],
+        filled: &mut usize,
+        patience: Patience,
+    ) -> Result<bool, RecvError> {
+        while *filled < buffer.len() {
+            let frame = self.expect_frame(patience)?;
+            match frame.kind() {
+                kind::PART if frame.length() <= buffer.len() - *filled => {
+                    let end = *filled + frame.length();
+                    self.reader.copy_into(&frame, &mut buffer[*filled..end]);
+                    *filled = end;
+                    self.take(frame);
+                }
+                kind::RETRACTED => {
+                    self.take(frame);
+                    self.partial = None;
+                    return Ok(false);
+                }
+                _ => return Err(self.nonsense(frame)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Receives the next whole message into `bytes`, which is empty, if it is of this kind and not too long.
+    fn whole(
+        &mut self,
+        is_bytes: bool,
+        most: usize,
+        bytes: &mut Vec<u8>,
+        patience: Patience,
+    ) -> Result<Handles, RecvError> {
+        loop {
+            if let Some(partial) = &self.partial {
+                if partial.is_bytes != is_bytes {
+                    return Err(RecvError::WrongKind);
+                }
+                if partial.total > most {
+                    return Err(RecvError::TooLong {
+                        length: partial.total,
+                    });
+                }
+                if partial.is_complete() {
+                    let partial = self.partial.take().expect("just seen");
+                    *bytes = partial.bytes;
+                    return match partial.failed {
+                        None => Ok(partial.handles),
+                        Some(error) => Err(RecvError::Io(error)),
+                    };
+                }
+            }
+            let frame = self.expect_frame(patience)?;
+            match (frame.kind(), self.partial.is_some()) {
+                (kind::VALUE | kind::BYTES, false) => {
+                    if (frame.kind() == kind::BYTES) != is_bytes {
+                        return Err(RecvError::WrongKind);
+                    }
+                    let prefix = if frame.handles() > 0 { 8 } else { 0 };
+                    let length = frame.length().saturating_sub(prefix);
+                    if length > most {
+                        return Err(RecvError::TooLong { length });
+                    }
+                    self.reader.copy(&frame, bytes);
+                    let handles = self.handles_of(&frame, bytes);
+                    self.take(frame);
+                    return handles.map_err(RecvError::Io);
+                }
+                _ => self.pump(frame)?,
+            }
+        }
+    }
+
+    /// Does with a frame of a long message what is to be done, whoever asks for the message later.
+    fn pump(&mut self, frame: Frame) -> Result<(), RecvError> {
+        match (frame.kind(), &mut self.partial) {
+            (kind::RETRACTED, _) => {
+                self.take(frame);
+                self.partial = None;
+                Ok(())
+            }
+            (kind::LONG_VALUE, None) => self.begin(frame, false),
+            (kind::LONG_BYTES, None) => self.begin(frame, true),
+            (kind::PART, Some(partial))
+                if frame.length() <= partial.total - partial.bytes.len() && frame.length() > 0 =>
+            {
+                self.reader.copy(&frame, &mut partial.bytes);
+                self.take(frame);
+                Ok(())
+            }
+            _ => Err(self.nonsense(frame)),
+        }
+    }
+
+    /// The first frame of a long message.
+    fn begin(&mut self, frame: Frame, is_bytes: bool) -> Result<(), RecvError> {
+        let mut length = Vec::new();
+        if frame.length() > 16 {
+            return Err(self.nonsense(frame));
+        }
+        self.reader.copy(&frame, &mut length);
+        let handles = self.handles_of(&frame, &mut length);
+        let total = length
+            .try_into()
+            .ok()
+            .and_then(|length| usize::try_from(u64::from_le_bytes(length)).ok());
+        let Some(total) = total else {
+            return Err(self.nonsense(frame));
+        };
+        self.take(frame);
+        let (handles, failed) = match handles {
+            Ok(handles) => (handles, None),
+            Err(error) => (Handles::new(), Some(error)),
+        };
+        self.partial = Some(Partial {
+            is_bytes,
+            total,
+            // What is only claimed costs nothing.
+            bytes: Vec::with_capacity(if is_bytes { 0 } else { total.min(BELIEVED) }),
+            handles,
+            failed,
+        });
+        Ok(())
+    }
+
+    /// A frame that does not belong there. It is thrown away, and what it was to belong to.
+    fn nonsense(&mut self, frame: Frame) -> RecvError {
+        let text = format!(
+            "a frame of kind {} and {} bytes where it does not belong",
+            frame.kind(),
+            frame.length()
+        );
+        self.take(frame);
+        self.partial = None;
+        RecvError::Broken(text)
+    }
+
+    /// The descriptors of a message, whose number its payload begins with; that is cut off.
+    fn handles_of(&mut self, frame: &Frame, payload: &mut Vec<u8>) -> io::Result<Handles> {
+        let count = usize::from(frame.handles());
+        if count == 0 {
+            return Ok(Handles::new());
+        }
+        let missing = || io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing");
+        let parcel = *payload.first_chunk().ok_or_else(missing)?;
+        payload.drain(..8);
+        let parcel = u64::from_le_bytes(parcel);
+        let mut handles = Handles::with_capacity(count.min(1024));
+        let mut arrived = Vec::new();
+        while handles.len() < count {
+            let mut number = [0; 8];
+            let received = sys::receive_packet(self.line.as_fd(), &mut number, &mut arrived, false);
+            match received {
+                Ok(sys::Received::Packet { length: 8 }) => {}
+                Ok(_) => return Err(missing()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(missing()),
+                Err(error) => return Err(error),
+            }
+            match u64::from_le_bytes(number).cmp(&parcel) {
+                // Of a message that came to nothing.
+                std::cmp::Ordering::Less => arrived.clear(),
+                std::cmp::Ordering::Equal => handles.extend(arrived.drain(..).map(Arc::new)),
+                std::cmp::Ordering::Greater => return Err(missing()),
+            }
+        }
+        Ok(handles)
+    }
+
+    /// The next frame, or an error when there is none in time.
+    fn expect_frame(&mut self, patience: Patience) -> Result<Frame, RecvError> {
+        self.frame(patience)?
+            .ok_or_else(|| Trouble::TimedOut.receiving(patience))
+    }
+
+    /// The next frame. `None` stands for no time left.
+    #[inline]
+    fn frame(&mut self, patience: Patience) -> Result<Option<Frame>, RecvError> {
+        loop {
+            match self.reader.peek(&self.memory) {
+                Ok(Some(frame)) => return Ok(Some(frame)),
+                Ok(None) => {}
+                Err(error) => return Err(Trouble::Io(error).receiving(patience)),
+            }
+            match self.wait(patience) {
+                Ok(()) => {}
+                Err(Trouble::TimedOut) => return Ok(None),
+                Err(trouble) => {
+                    if matches!(trouble, Trouble::Disconnected) {
+                        // What there was of a message went down with its sender.
+                        self.partial = None;
+                    }
+                    self.settle();
+                    return Err(trouble.receiving(patience));
+                }
+            }
+        }
+    }
+
+    /// Waits until there may be a frame.
+    #[cold]
+    fn wait(&mut self, patience: Patience) -> Result<(), Trouble> {
+        let words = self.memory.words();
+        let lane = words.lane();
+        let closed = || words.writer.0.closed.load(Ordering::SeqCst) != 0;
+        if closed() {
+            // Looked at again, since the last frame may have come before the closing.
+            return if lane.is_empty() {
+                Err(Trouble::Disconnected)
+            } else {
+                Ok(())
+            };
+        }
+        let deadline = match patience {
+            Patience::None => {
+                let now = sys::Deadline::after(std::time::Duration::ZERO);
+                let heard = sys::wait_bell(None, self.line.as_fd(), false, now)?;
+                return match heard {
+                    _ if !lane.is_empty() => Ok(()),
+                    Heard::HungUp => Err(Trouble::Disconnected),
+                    _ => Err(Trouble::TimedOut),
+                };
+            }
+            Patience::Until(deadline) => deadline,
+        };
+        if self.spin.until(|| !lane.is_empty() || closed()) {
+            return Ok(());
+        }
+        let awaits = &words.reader.0.awaits;
+        awaits.store(1, Ordering::SeqCst);
+        // Asked to be rung BEFORE looking once more, or a frame could come in between and nobody would ring: "anything there".
+        if !lane.is_empty() || closed() {
+            awaits.store(0, Ordering::SeqCst);
+            return Ok(());
+        }
+        let heard = sys::wait_bell(Some(self.bell.as_fd()), self.line.as_fd(), false, deadline)?;
+        self.silenced.set(true);
+        awaits.store(0, Ordering::SeqCst);
+        match heard {
+            _ if !lane.is_empty() => Ok(()),
+            Heard::Bell => Ok(()),
+            Heard::HungUp => Err(Trouble::Disconnected),
+            Heard::TimedOut => Err(Trouble::TimedOut),
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, frame: Frame) {
+        self.reader.take(&self.memory, frame);
+        // "anybody waiting"
+        if self
+            .memory
+            .words()
+            .writer
+            .0
+            .wants_room
+            .load(Ordering::SeqCst)
+            != 0
+        {
+            self.offer_room();
+        }
+    }
+
+    #[cold]
+    fn offer_room(&self) {
+        let words = self.memory.words();
+        let wants = &words.writer.0.wants_room;
+        let wanted = wants.load(Ordering::SeqCst);
+        if wanted != 0 && words.lane().free() >= wanted && wants.swap(0, Ordering::SeqCst) != 0 {
+            // OK to ignore: a line that is full of rings rings, and one that hangs up is found out by the next wait.
+            let _ = sys::send_packet(self.line.as_fd(), &[&[0]], &[], false);
+        }
+    }
+
+    /// Whether a receive would not wait: there is a message, or the end.
+    pub(super) fn poll(&mut self, patience: Patience) -> Result<bool, RecvError> {
+        let result = loop {
+            if self.partial.as_ref().is_some_and(Partial::is_complete) {
+                break Ok(true);
+            }
+            match self.frame(patience) {
+                Ok(None) => break Ok(false),
+                Err(RecvError::Disconnected) => break Ok(true),
+                Err(error) => break Err(error),
+                Ok(Some(frame)) if matches!(frame.kind(), kind::VALUE | kind::BYTES) => {
+                    break Ok(true);
+                }
+                Ok(Some(frame)) => self.pump(frame)?,
+            }
+        };
+        self.settle();
+        result
+    }
+
+    /// From here on the bell is kept readable while there is something.
+    pub(super) fn watch(&self) {
+        self.watched.set(true);
+        self.silenced.set(true);
+        self.put_bell_right();
+    }
+
+    #[inline]
+    fn settle(&self) {
+        if self.watched.get() {
+            self.put_bell_right();
+        }
+    }
+
+    fn put_bell_right(&self) {
+        let words = self.memory.words();
+        let complete = self.partial.as_ref().is_some_and(Partial::is_complete);
+        if !complete && words.lane().is_empty() {
+            sys::silence(self.bell.as_fd());
+            self.silenced.set(true);
+            words.reader.0.awaits.store(1, Ordering::SeqCst);
+            if words.lane().is_empty() {
+                return; // The writer will ring.
+            }
+        }
+        if self.silenced.replace(false) {
+            sys::ring(self.bell.as_fd());
+        }
+    }
+
+    /// Says that nobody will receive any more.
+    pub(super) fn close(&self) {
+        let words = self.memory.words();
+        words.reader.0.closed.store(1, Ordering::SeqCst);
+        if words.writer.0.wants_room.swap(0, Ordering::SeqCst) != 0 {
+            let _ = sys::send_packet(self.line.as_fd(), &[&[0]], &[], false);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The writing end of a pipe: frames into the lane, descriptors into the line beside it, and waiting for room.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::words::{GROWTH, PART, PipeWords, kind};
+use crate::channel_error::{Patience, Trouble};
+use crate::shm::atomic::Ordering;
+use crate::shm::lane::{HasLane, Room, Writer};
+use crate::shm::memory::Memory;
+use crate::sync::Spin;
+use crate::sys::{self, Heard};
+use crate::wire::message::MAX_HANDLES;
+
+pub(super) struct Outlet {
+    pub(super) memory: Memory<PipeWords>,
+    writer: Writer,
+    /// Rung for the reader.
+    pub(super) bell: Arc<OwnedFd>,
+    /// To the reader: descriptors go, rings for room come, and it hangs up when the reader is gone.
+    pub(super) line: Arc<OwnedFd>,
+    spin: Spin,
+    /// Where values are encoded.
+    pub(super) scratch: Vec<u8>,
+}
+
+/// As much scratch as is kept from one message to the next.
+pub(super) const KEPT: usize = 1024 * 1024;
+
+impl Outlet {
+    pub(super) fn new(memory: Memory<PipeWords>, bell: Arc<OwnedFd>, line: Arc<OwnedFd>) -> Self {
+        Self {
+            memory,
+            writer: Writer::default(),
+            bell,
+            line,
+            spin: Spin::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Sends a message whole. After an error, nothing of it has been sent.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        short: u8,
+        long: u8,
+        payload: &[u8],
+        handles: &[Arc<OwnedFd>],
+        patience: Patience,
+    ) -> Result<(), Trouble> {
+        if self.memory.words().reader.0.closed.load(Ordering::Relaxed) != 0 {
+            return Err(Trouble::Disconnected);
+        }
+        if payload.len() <= PART && handles.is_empty() {
+            let room = self.room(payload.len(), patience)?;
+            self.writer.commit(&self.memory, room, short, 0, &[payload]);
+            self.ring();
+            return Ok(());
+        }
+        self.send_slowly(short, long, payload, handles, patience)
+    }
+
+    fn send_slowly(
+        &mut self,
+        short: u8,
+        long: u8,
+        payload: &[u8],
+        handles: &[Arc<OwnedFd>],
+        patience: Patience,
+    ) -> Result<(), Trouble> {
+        if payload.len() <= PART {
+            return self.send_first(short, payload, handles, patience);
+        }
+        let length = (payload.len() as u64).to_le_bytes();
+        self.send_first(long, &length, handles, patience)?;
+        for part in payload.chunks(PART) {
+            let room = match self.room(part.len(), patience) {
+                Ok(room) => room,
+                Err(trouble) => {
+                    self.retract();
+                    return Err(trouble);
+                }
+            };
+            self.writer
+                .commit(&self.memory, room, kind::PART, 0, &[part]);
+            self.ring();
+        }
+        Ok(())
+    }
+
+    /// Sends a frame that may have descriptors beside it.
+    fn send_first(
+        &mut self,
+        kind: u8,
+        payload: &[u8],
+        handles: &[Arc<OwnedFd>],
+        patience: Patience,
+    ) -> Result<(), Trouble> {
+        if handles.is_empty() {
+            let room = self.room(payload.len(), patience)?;
+            self.writer.commit(&self.memory, room, kind, 0, &[payload]);
+        } else {
+            // Room first: once the descriptors are in the line, nothing may stop the frame but death.
+            let room = self.room(8 + payload.len(), patience)?;
+            let parcel = self.send_handles(handles, patience)?;
+            let parts = [&parcel.to_le_bytes()[..], payload];
+            self.writer
+                .commit(&self.memory, room, kind, handles.len() as u16, &parts);
+        }
+        self.ring();
+        Ok(())
+    }
+
+    /// Puts the descriptors into the line and gives the number under which they go. Those of a message that came to nothing,
+    /// because there was no time or no sender left, stay behind, and the reader throws them away when it meets a later number.
+    fn send_handles(
+        &mut self,
+        handles: &[Arc<OwnedFd>],
+        patience: Patience,
+    ) -> Result<u64, Trouble> {
+        if handles.len() > MAX_HANDLES {
+            let text = format!(
+                "{} descriptors in one message, which holds {MAX_HANDLES}",
+                handles.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
+        }
+        let says = &self.memory.words().writer.0;
+        let parcel = says.parcels.fetch_add(1, Ordering::Relaxed) + 1;
+        for some in handles.chunks(sys::MAX_DESCRIPTORS_PER_PACKET) {
+            let some: Vec<_> = some.iter().map(|fd| fd.as_fd()).collect();
+            loop {
+                match sys::send_packet(self.line.as_fd(), &[&parcel.to_le_bytes()], &some, false) {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        match sys::wait_writable(self.line.as_fd(), patience.deadline()?)? {
+                            Heard::Bell => {}
+                            Heard::HungUp => return Err(Trouble::Disconnected),
+                            Heard::TimedOut => return Err(Trouble::TimedOut),
+                        }
+                    }
+                    Err(error) if is_hang_up(&error) => return Err(Trouble::Disconnected),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(parcel)
+    }
+
+    /// Takes back what was sent of a long message: its reader forgets it. There is always room for that.
+    fn retract(&mut self) {
+        if let Some(room) = self.writer.reserve_last(&self.memory) {
+            self.writer
+                .commit(&self.memory, room, kind::RETRACTED, 0, &[]);
+            self.ring();
+        }
+    }
+
+    /// Rings if the reader asked for it. After each frame.
+    #[inline]
+    fn ring(&self) {
+        let awaits = &self.memory.words().reader.0.awaits;
+        // pairs with "anything there" in `Inlet::wait`
+        if awaits.load(Ordering::SeqCst) != 0 && awaits.swap(0, Ordering::SeqCst) != 0 {
+            sys::ring(self.bell.as_fd());
+        }
+    }
+
+    #[inline]
+    fn room(&mut self, length: usize, patience: Patience) -> Result<Room, Trouble> {
+        match self.writer.reserve(&self.memory, GROWTH, length as u64)? {
+            Some(room) => Ok(room),
+            None => self.wait_for_room(length as u64, patience),
+        }
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, length: u64, patience: Patience) -> Result<Room, Trouble> {
+        // Waking up for each frame that is taken would cost more than the frames: half the ring is to be free first.
+        let wanted = (u64::from(GROWTH.largest) * sys::PAGE as u64 / 2).max(2 * length);
+        let enough = length.max(sys::PAGE as u64);
+        let deadline = match patience {
+            Patience::None if self.is_hung_up()? => return Err(Trouble::Disconnected),
+            patience => patience.deadline()?,
+        };
+        loop {
+            let lane = self.memory.words().lane();
+            let says = &self.memory.words().reader.0;
+            let head = lane.head();
+            self.spin.until(|| {
+                lane.taken_since(head) >= enough
+                    || lane.is_empty()
+                    || says.closed.load(Ordering::Relaxed) != 0
+            });
+            if let Some(room) = self.writer.reserve(&self.memory, GROWTH, length)? {
+                return Ok(room);
+            }
+            let words = self.memory.words();
+            let wants = &words.writer.0.wants_room;
+            wants.store(wanted, Ordering::SeqCst); // pairs with "anybody waiting" in `Inlet::taken`
+            if let Some(room) = self.writer.reserve(&self.memory, GROWTH, length)? {
+                wants.store(0, Ordering::SeqCst);
+                return Ok(room);
+            }
+            if words.reader.0.closed.load(Ordering::SeqCst) != 0 {
+                return Err(Trouble::Disconnected);
+            }
+            match sys::wait_bell(None, self.line.as_fd(), true, deadline)? {
+                Heard::Bell => self.empty_line(),
+                Heard::HungUp => return Err(Trouble::Disconnected),
+                Heard::TimedOut => {
+                    wants.store(0, Ordering::SeqCst);
+                    let room = self.writer.reserve(&self.memory, GROWTH, length)?;
+                    return room.ok_or(Trouble::TimedOut);
+                }
+            }
+        }
+    }
+
+    fn is_hung_up(&self) -> io::Result<bool> {
+        let now = sys::Deadline::after(std::time::Duration::ZERO);
+        Ok(sys::wait_bell(None, self.line.as_fd(), false, now)? == Heard::HungUp)
+    }
+
+    /// Takes the reader's rings out of the line.
+    fn empty_line(&self) {
+        let mut packet = [0; 8];
+        let mut strays = Vec::new();
+        // A reader sends nothing but rings; whatever else comes is closed.
+        while let Ok(sys::Received::Packet { .. }) =
+            sys::receive_packet(self.line.as_fd(), &mut packet, &mut strays, false)
+        {
+            strays.clear();
+        }
+    }
+
+    /// Says that no more will come.
+    pub(super) fn close(&self) {
+        let words = self.memory.words();
+        words.writer.0.closed.store(1, Ordering::SeqCst);
+        if words.reader.0.awaits.swap(0, Ordering::SeqCst) != 0 {
+            sys::ring(self.bell.as_fd());
+        }
+    }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+    )
+}

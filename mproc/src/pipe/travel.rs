@@ -1,0 +1,79 @@
+//! A pipe's end as a message carries it.
+
+use std::io;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::inlet::{Inlet, Partial};
+use super::outlet::Outlet;
+use crate::Fd;
+use crate::shm::memory::Memory;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct TravellingEnd {
+    memory: Fd,
+    bell: Fd,
+    line: Fd,
+    partial: Option<TravellingPartial>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TravellingPartial {
+    is_bytes: bool,
+    total: usize,
+    bytes: Vec<u8>,
+    handles: Vec<Fd>,
+}
+
+impl TravellingEnd {
+    pub(super) fn of_outlet(outlet: &Outlet) -> Self {
+        Self {
+            memory: Fd::shared(Arc::clone(outlet.memory.file())),
+            bell: Fd::shared(Arc::clone(&outlet.bell)),
+            line: Fd::shared(Arc::clone(&outlet.line)),
+            partial: None,
+        }
+    }
+
+    /// What has arrived of a message goes along.
+    pub(super) fn of_inlet(inlet: &Inlet) -> Self {
+        let partial = inlet.partial.as_ref().map(|partial| TravellingPartial {
+            is_bytes: partial.is_bytes,
+            total: partial.total,
+            bytes: partial.bytes.clone(),
+            handles: partial.handles.iter().cloned().map(Fd::shared).collect(),
+        });
+        Self {
+            memory: Fd::shared(Arc::clone(inlet.memory.file())),
+            bell: Fd::shared(Arc::clone(&inlet.bell)),
+            line: Fd::shared(Arc::clone(&inlet.line)),
+            partial,
+        }
+    }
+
+    pub(super) fn into_outlet(self) -> io::Result<Outlet> {
+        let memory = Memory::open(self.memory.into_shared())?;
+        Ok(Outlet::new(
+            memory,
+            self.bell.into_shared(),
+            self.line.into_shared(),
+        ))
+    }
+
+    pub(super) fn into_inlet(self) -> io::Result<Inlet> {
+        let memory = Memory::open(self.memory.into_shared())?;
+        let mut inlet = Inlet::new(memory, self.bell.into_shared(), self.line.into_shared());
+        inlet.partial = self
+            .partial
+            .filter(|partial| partial.bytes.len() <= partial.total)
+            .map(|partial| Partial {
+                is_bytes: partial.is_bytes,
+                total: partial.total,
+                bytes: partial.bytes,
+                handles: partial.handles.into_iter().map(Fd::into_shared).collect(),
+                failed: None,
+            });
+        Ok(inlet)
+    }
+}

@@ -1,0 +1,71 @@
+//! The page that the two ends of a pipe share.
+
+use crate::shm::atomic::{AtomicU32, AtomicU64};
+use crate::shm::lane::{Apart, Growth, HasLane, LaneWords};
+use crate::shm::memory::PageOfWords;
+
+/// A lane, and who waits for what.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct PipeWords {
+    lane: LaneWords,
+    pub(super) reader: Apart<ReaderSays>,
+    pub(super) writer: Apart<WriterSays>,
+}
+
+/// What the writer looks at after each frame.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct ReaderSays {
+    /// 1: ring at the next frame. Set by the reader, taken by the writer.
+    pub(super) awaits: AtomicU32,
+    /// Not 0: it was closed. One that is killed does not come to say so, but its line hangs up.
+    pub(super) closed: AtomicU32,
+}
+
+/// What the reader looks at after each frame.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct WriterSays {
+    /// Not 0: it waits for so many bytes of room. Set by the writer, taken by the reader.
+    pub(super) wants_room: AtomicU64,
+    /// Not 0: it was closed. As above.
+    pub(super) closed: AtomicU32,
+    /// How many messages with descriptors were begun, by which packets and frames are matched.
+    pub(super) parcels: AtomicU64,
+}
+
+// SAFETY: atomics only; any bytes are valid ones.
+unsafe impl PageOfWords for PipeWords {}
+
+impl HasLane for PipeWords {
+    #[inline]
+    fn lane(&self) -> &LaneWords {
+        &self.lane
+    }
+}
+
+/// 16 KiB at first, which is what a pipe costs that carries little; a megabyte when it is in use, which stays in the cache.
+pub(super) const GROWTH: Growth = Growth {
+    first: 4,
+    largest: 256,
+    unbounded: false,
+};
+
+/// 64 KiB: longer messages go through the ring in parts of this size, so that both ends work at once.
+pub(super) const PART: usize = 64 * 1024;
+
+/// What the frames of a pipe are.
+pub(super) mod kind {
+    /// A whole message: an encoded value.
+    pub(crate) const VALUE: u8 = 1;
+    /// A whole message: bytes.
+    pub(crate) const BYTES: u8 = 2;
+    /// The beginning of a long value or of long bytes: its length in 8 bytes.
+    pub(crate) const LONG_VALUE: u8 = 3;
+    pub(crate) const LONG_BYTES: u8 = 4;
+    /// What comes next of a long message.
+    pub(crate) const PART: u8 = 5;
+    /// The long message is taken back.
+    pub(crate) const RETRACTED: u8 = 6;
+}

@@ -1,0 +1,718 @@
+//! A queue without the type of its items: putting, taking, sleeping, and what the deaths of others leave to do.
+//!
+//! Each side of the [lane](crate::shm::lane) has a robust lock, its *turn*: who has it is the only writer, or the only reader. An
+//! item is encoded before and decoded after, so no code of users runs under a turn, and a turn takes some tens of
+//! nanoseconds, or as long as copying a long item.
+//!
+//! # Sleeping
+//!
+//! Consumers sleep on the bell `items`, producers of a full queue on the bell `room`, and whoever waits for a turn on the bell of
+//! that lock. Each put wakes one consumer, each take one producer, and whoever is woken, and has taken its item, wakes the next one if
+//! there is more (*chain*). So nobody is woken for nothing, and a wake-up that went to the wrong one is passed on.
+//!
+//! # If a process dies here
+//!
+//! | died                                             | what is left                               | who goes on                                           |
+//! |--------------------------------------------------|--------------------------------------------|-------------------------------------------------------|
+//! | putting, before `tail` moved                     | bytes that nobody sees                     | the kernel frees the turn and wakes a sleeper         |
+//! | putting, after that, before waking anybody       | an item, and perhaps everybody asleep      | the same: it was pending until it had woken whom it has to |
+//! | taking, before `head` moved                      | the item, whole                            | the kernel frees the turn and wakes a sleeper         |
+//! | taking, after that                               | nothing: the item was in its hands         | the same                                              |
+//! | asleep                                           | it is counted as enlisted until a ring finds nobody | –                                            |
+//! | woken, before it had the turn                    | an item, and perhaps everybody asleep      | the kernel wakes a sleeper, or who has the turn does  |
+//!
+//! For this, each operation keeps the word of its turn [pending](crate::sys::Pending) from before it takes the turn until it has woken
+//! whom it has to wake, and whoever sleeps, for whatever, sleeps on the words of both turns as well. One who was woken [heals](Core::heal):
+//! it wakes a sleeper of each bell whose condition holds. The kernel wakes one sleeper for each death, and that is enough, because
+//! each that is woken passes on.
+//!
+//! A process that is *stopped* in the middle of a turn keeps it; deadlines of others hold, and they go on when it does, or is killed. One
+//! that is stopped asleep keeps nothing: a signal that stops ends the sleep first.
+//!
+//! # Who holds it
+//!
+//! Each process that holds the queue has opened the file for itself and holds a shared lock on its first byte, which the
+//! kernel drops when the last descriptor is gone, in whatever process or unread message that is. So "am I the only one?" has
+//! an exact answer at any time. Nobody is *told* when another holder dies, though: who sleeps as perhaps the last one looks again
+//! after growing pauses of at most a second. Holders that end normally wake it.
+
+use std::cell::{Cell, UnsafeCell};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32 as LocalU32, AtomicU64 as LocalU64};
+use std::time::Duration;
+
+use super::courier::{Fetcher, LABEL, Label, Office, Packer};
+use super::words::{GROWTH, ITEM, QueueWords};
+use crate::channel_error::{Patience, Trouble};
+use crate::shm::atomic::{Ordering, word};
+use crate::shm::lane::{self, Frame, HasLane, MOST_FRAMES, Reader, Writer};
+use crate::shm::memory::Memory;
+use crate::sync::{Bell, RobustLock, Spin};
+use crate::sys::{self, Deadline, PAGE, RobustThread, Woken};
+use crate::wire::Handles;
+
+/// The byte of the file on which holders have their lock.
+const HOLDERS: u64 = 0;
+
+pub(crate) struct Core {
+    memory: Memory<QueueWords>,
+    office: Office,
+    /// The doorbell of a watched queue.
+    doorbell: Arc<OwnedFd>,
+    /// Only for who has the producers' turn.
+    put_side: UnsafeCell<PutSide>,
+    /// Only for who has the consumers' turn.
+    get_side: UnsafeCell<GetSide>,
+    /// How looking before sleeping went. Shared by threads, exact for none.
+    spin: LocalU64,
+    /// The first thread that used this, and whether another one has.
+    first_user: LocalU32,
+    several_users: AtomicBool,
+}
+
+#[derive(Default)]
+struct PutSide {
+    writer: Writer,
+    packer: Packer,
+}
+
+#[derive(Default)]
+struct GetSide {
+    reader: Reader,
+    fetcher: Fetcher,
+}
+
+// SAFETY: everything but the two sides is `Sync`; the sides are used under a lock that has one owner among all threads of all
+// processes, and whose taking and freeing are Acquire and Release.
+unsafe impl Sync for Core {}
+
+/// What putting can fail with, besides [`Trouble`].
+pub(crate) enum NotPut {
+    Trouble(Trouble),
+    Closed,
+}
+
+/// What taking can fail with, besides [`Trouble`].
+pub(crate) enum NotTaken {
+    Trouble(Trouble),
+    Closed,
+}
+
+impl<T: Into<Trouble>> From<T> for NotPut {
+    fn from(trouble: T) -> Self {
+        Self::Trouble(trouble.into())
+    }
+}
+
+impl<T: Into<Trouble>> From<T> for NotTaken {
+    fn from(trouble: T) -> Self {
+        Self::Trouble(trouble.into())
+    }
+}
+
+/// An item as it came out.
+pub(crate) struct Taken {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) handles: Handles,
+}
+
+thread_local! {
+    /// What items are encoded into and copied out into. Taken while in use, since decoding may use queues itself.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// As much scratch as is kept.
+const KEPT: usize = 64 * 1024;
+
+/// An empty buffer of this thread.
+#[inline]
+pub(crate) fn scratch() -> Vec<u8> {
+    let mut bytes = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    bytes.clear();
+    bytes
+}
+
+/// Gives the buffer back.
+#[inline]
+pub(crate) fn keep(bytes: Vec<u8>) {
+    if bytes.capacity() <= KEPT {
+        let _ = SCRATCH.try_with(|scratch| scratch.set(bytes));
+    }
+}
+
+/// What a `try_` form waits for a turn at most: that is a matter of nanoseconds, unless its owner was stopped.
+const SHORT: Duration = Duration::from_millis(50);
+
+impl Core {
+    pub(crate) fn new(capacity: u32) -> io::Result<Self> {
+        let memory = lane::create::<QueueWords>(GROWTH)?;
+        memory
+            .words()
+            .state
+            .0
+            .capacity
+            .store(capacity, Ordering::Relaxed);
+        sys::lock_byte(memory.file().as_fd(), HOLDERS, false)?;
+        Ok(Self::with(
+            memory,
+            Office::new()?,
+            Arc::new(sys::doorbell()?),
+        ))
+    }
+
+    fn with(memory: Memory<QueueWords>, office: Office, doorbell: Arc<OwnedFd>) -> Self {
+        Self {
+            memory,
+            office,
+            doorbell,
+            put_side: UnsafeCell::default(),
+            get_side: UnsafeCell::default(),
+            spin: LocalU64::new(Spin::default().to_word()),
+            first_user: LocalU32::new(0),
+            several_users: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens what [`descriptors`](Self::descriptors) gave.
+    pub(crate) fn open(
+        file: Arc<OwnedFd>,
+        counter: Arc<OwnedFd>,
+        shelf: Arc<OwnedFd>,
+        doorbell: Arc<OwnedFd>,
+    ) -> io::Result<Self> {
+        let memory = Memory::open(file)?;
+        Ok(Self::with(memory, Office { counter, shelf }, doorbell))
+    }
+
+    /// What another process needs: the file, opened anew so that it is another holder from now on, the office, the doorbell.
+    pub(crate) fn descriptors(&self) -> io::Result<[Arc<OwnedFd>; 4]> {
+        let file = sys::reopen(self.memory.file().as_fd())?;
+        sys::lock_byte(file.as_fd(), HOLDERS, false)?;
+        self.words().state.0.shared.store(1, Ordering::SeqCst);
+        Ok([
+            Arc::new(file),
+            Arc::clone(&self.office.counter),
+            Arc::clone(&self.office.shelf),
+            Arc::clone(&self.doorbell),
+        ])
+    }
+
+    #[inline]
+    pub(crate) fn words(&self) -> &QueueWords {
+        self.memory.words()
+    }
+
+    pub(crate) fn memory(&self) -> &Memory<QueueWords> {
+        &self.memory
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.words().lane().len() as usize
+    }
+
+    pub(crate) fn capacity(&self) -> Option<usize> {
+        match self.words().state.0.capacity.load(Ordering::Relaxed) {
+            0 => None,
+            capacity => Some(capacity as usize),
+        }
+    }
+
+    #[inline]
+    fn most(&self) -> u32 {
+        match self.words().state.0.capacity.load(Ordering::Relaxed) {
+            0 => MOST_FRAMES,
+            capacity => capacity.min(MOST_FRAMES),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.words().lane().len() < self.most()
+    }
+
+    /// The same for who has the producers' turn, who need not touch the consumers' cache line as long as there is much room.
+    #[inline]
+    fn has_room_in_turn(&self) -> bool {
+        self.words().lane().holds_less_than(self.most())
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.words().state.0.closed.load(Ordering::SeqCst) != 0
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.words().lane().is_empty()
+    }
+
+    /// Notes which threads use this queue.
+    #[inline]
+    fn used_by(&self, thread: RobustThread) {
+        if self.first_user.load(Ordering::Relaxed) != thread.id() {
+            self.used_by_another(thread);
+        }
+    }
+
+    #[cold]
+    fn used_by_another(&self, thread: RobustThread) {
+        let first =
+            self.first_user
+                .compare_exchange(0, thread.id(), Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_err() {
+            self.several_users.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread that made it or received it.
+    pub(crate) fn used_here(&self) {
+        if let Ok(thread) = RobustThread::current() {
+            self.used_by(thread);
+        }
+    }
+
+    /// Takes a turn. Says whether it had to sleep for it.
+    #[inline]
+    fn turn(
+        &self,
+        lock: &RobustLock,
+        thread: RobustThread,
+        patience: Patience,
+    ) -> Result<bool, Trouble> {
+        if lock.try_lock(thread.id()) {
+            return Ok(false);
+        }
+        let deadline = match patience {
+            Patience::None => Deadline::after(SHORT),
+            Patience::Until(deadline) => deadline,
+        };
+        let mut slept = false;
+        let locked = lock.lock_with(thread.id(), |lock, ticket, state| {
+            slept = true;
+            let words = [
+                (lock.bell().word(), ticket.generation()),
+                (word(lock.word()), state),
+            ];
+            sys::wait_any(&words, deadline).map(|woken| woken != Woken::TimedOut)
+        })?;
+        if locked {
+            Ok(slept)
+        } else {
+            if slept {
+                self.heal();
+            }
+            Err(Trouble::TimedOut)
+        }
+    }
+
+    /// Puts an item. `payload` and `handles` are its encoding.
+    pub(crate) fn put(
+        &self,
+        payload: &[u8],
+        handles: &Handles,
+        patience: Patience,
+    ) -> Result<(), NotPut> {
+        let thread = RobustThread::current()?;
+        self.used_by(thread);
+        let words = self.words();
+        let state = &words.state.0;
+        let lock = &words.producers.0;
+        let pending = thread.pending(word(lock.word()));
+        let mut slept = false;
+        loop {
+            slept |= self.turn(lock, thread, patience)?;
+            if self.is_closed() {
+                lock.unlock();
+                self.pass_on(slept);
+                return Err(NotPut::Closed);
+            }
+            if self.has_room_in_turn() {
+                // SAFETY: we have the producers' turn until `unlock`.
+                let side = unsafe { &mut *self.put_side.get() };
+                let put = self.put_in_turn(side, payload, handles);
+                lock.unlock();
+                if put.is_ok() {
+                    state.items.ring(); // pairs with "anything there" in `sleep`
+                }
+                // The next producer, if there is room for it, too: "chain".
+                if state.room.is_awaited() && self.has_room() {
+                    state.room.ring();
+                }
+                self.pass_on(slept);
+                drop(pending);
+                return put.map_err(NotPut::from);
+            }
+            lock.unlock();
+            self.pass_on(slept);
+            let deadline = patience.deadline()?;
+            let ready = || self.has_room() || self.is_closed();
+            if self.spin(ready) {
+                continue;
+            }
+            slept = true;
+            if !self.sleep(&state.room, ready, deadline)? {
+                self.heal();
+                return Err(Trouble::TimedOut.into());
+            }
+        }
+    }
+
+    fn put_in_turn(&self, side: &mut PutSide, payload: &[u8], handles: &Handles) -> io::Result<()> {
+        let words = self.words();
+        let label = if handles.is_empty() { 0 } else { LABEL };
+        // Room first: once the descriptors are packed, nothing may stop the item but death.
+        let length = (label + payload.len()) as u64;
+        let room = side.writer.reserve(&self.memory, GROWTH, length)?;
+        let Some(room) = room else {
+            return Err(io::ErrorKind::StorageFull.into());
+        };
+        let state = &words.state.0;
+        if handles.is_empty() {
+            self.announce(state.watched.load(Ordering::SeqCst) != 0);
+            side.writer.commit(&self.memory, room, ITEM, 0, &[payload]);
+        } else {
+            let label = side.packer.pack(&self.office, &words.courier.0, handles)?;
+            self.announce(state.watched.load(Ordering::SeqCst) != 0);
+            let parts = [&label.to_bytes()[..], payload];
+            side.writer
+                .commit(&self.memory, room, ITEM, handles.len() as u16, &parts);
+        }
+        Ok(())
+    }
+
+    /// Makes the doorbell readable if the queue is watched. BEFORE the item is visible: a producer that dies in between has rung for
+    /// nothing, which is found out, and one that died the other way round would leave an item that nobody hears of. The
+    /// caller has the producers' turn.
+    #[inline]
+    fn announce(&self, watched: bool) {
+        if watched && self.words().state.0.rung.swap(1, Ordering::SeqCst) == 0 {
+            sys::ring(self.doorbell.as_fd());
+        }
+    }
+
+    /// Takes the next item. `before` runs in the turn, just before the item is gone from the queue.
+    pub(crate) fn take(
+        &self,
+        patience: Patience,
+        alone: bool,
+        mut before: impl FnMut(),
+    ) -> Result<Taken, NotTaken> {
+        let thread = RobustThread::current()?;
+        self.used_by(thread);
+        let words = self.words();
+        let state = &words.state.0;
+        let lock = &words.consumers.0;
+        let _pending = thread.pending(word(lock.word()));
+        let mut slept = false;
+        let mut pause = FIRST_PAUSE;
+        // The first time the turn is taken without asking: that tells whether there is something without touching the
+        // producers' cache line.
+        let mut first = true;
+        loop {
+            // Looked at BEFORE the queue is found empty: what was put before the closing is still to be taken.
+            let closed = self.is_closed();
+            if std::mem::take(&mut first) || !self.is_empty() {
+                slept |= self.turn(lock, thread, patience)?;
+                // SAFETY: we have the consumers' turn until `unlock`.
+                let side = unsafe { &mut *self.get_side.get() };
+                let taken = self.take_in_turn(side, &mut before);
+                let large = side.reader.is_large(GROWTH);
+                lock.unlock();
+                if let Some(taken) = taken.transpose() {
+                    self.taken(thread, slept, large);
+                    return taken.map_err(NotTaken::from);
+                }
+                continue;
+            }
+            self.pass_on(slept);
+            self.quieten(thread);
+            if closed {
+                return Err(NotTaken::Closed);
+            }
+            let deadline = patience.deadline()?;
+            let ready = || !self.is_empty() || self.is_closed();
+            if self.spin(ready) {
+                continue;
+            }
+            let perhaps_last = alone
+                && state.shared.load(Ordering::SeqCst) != 0
+                && !self.several_users.load(Ordering::Relaxed);
+            let until = if perhaps_last {
+                if !self.others_hold()? && self.is_empty() {
+                    return Err(Trouble::Disconnected.into());
+                }
+                pause = (2 * pause).min(LONGEST_PAUSE);
+                deadline.within(pause)
+            } else {
+                deadline
+            };
+            slept = true;
+            if !self.sleep(&state.items, ready, until)?
+                && deadline.remaining() == Some(Duration::ZERO)
+            {
+                self.heal();
+                return Err(Trouble::TimedOut.into());
+            }
+        }
+    }
+
+    fn take_in_turn(
+        &self,
+        side: &mut GetSide,
+        before: &mut impl FnMut(),
+    ) -> io::Result<Option<Taken>> {
+        let Some(frame) = side.reader.peek(&self.memory)? else {
+            return Ok(None);
+        };
+        let mut bytes = scratch();
+        if frame.handles() == 0 {
+            side.reader.copy(&frame, &mut bytes);
+            before();
+            side.reader.take(&self.memory, frame);
+            return Ok(Some(Taken {
+                bytes,
+                handles: Handles::new(),
+            }));
+        }
+        self.take_with_handles(side, frame, bytes, before).map(Some)
+    }
+
+    fn take_with_handles(
+        &self,
+        side: &mut GetSide,
+        frame: Frame,
+        mut bytes: Vec<u8>,
+        before: &mut impl FnMut(),
+    ) -> io::Result<Taken> {
+        let words = &self.words().courier.0;
+        side.reader.copy(&frame, &mut bytes);
+        let label = Label::from_bytes(&bytes);
+        let count = usize::from(frame.handles());
+        let looked = match label {
+            Some(label) => side.fetcher.look(&self.office, words, label, count),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "an item without its label",
+            )),
+        };
+        let handles = match looked {
+            Ok(handles) => handles,
+            // The message is used up, unless it is we who have no room: then it stays.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                before();
+                side.reader.take(&self.memory, frame);
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        before();
+        side.reader.take(&self.memory, frame);
+        if let Some(label) = label {
+            side.fetcher.done(&self.office, words, label);
+        }
+        bytes.drain(..LABEL);
+        Ok(Taken { bytes, handles })
+    }
+
+    /// After a take: who is to be woken, and what is to be given back.
+    #[inline]
+    fn taken(&self, thread: RobustThread, slept: bool, large: bool) {
+        let state = &self.words().state.0;
+        if state.room.is_awaited() {
+            state.room.ring();
+        }
+        // The next consumer, if there is more: "chain".
+        if state.items.is_awaited() && !self.is_empty() {
+            state.items.ring();
+        }
+        self.pass_on(slept);
+        if state.rung.load(Ordering::SeqCst) != 0 && self.is_empty() {
+            self.quieten(thread);
+        }
+        if large && self.is_empty() {
+            self.shrink(thread);
+        }
+    }
+
+    /// Silences the doorbell of a watched queue that is empty.
+    #[inline]
+    fn quieten(&self, thread: RobustThread) {
+        if self.words().state.0.rung.load(Ordering::SeqCst) != 0 {
+            self.quieten_slowly(thread);
+        }
+    }
+
+    #[cold]
+    fn quieten_slowly(&self, thread: RobustThread) {
+        let words = self.words();
+        let state = &words.state.0;
+        let lock = &words.producers.0;
+        let _pending = thread.pending(word(lock.word()));
+        // In the producers' turn, because then nobody puts: an item cannot come between the look and the silence.
+        if self.turn(lock, thread, Patience::None).is_err() {
+            return; // It stays readable, and the next one to find nothing tries again.
+        }
+        if self.is_empty() && !self.is_closed() && state.rung.swap(0, Ordering::SeqCst) != 0 {
+            sys::silence(self.doorbell.as_fd());
+        }
+        lock.unlock();
+        self.pass_on(true);
+    }
+
+    /// Gives the memory of a queue that has been long and is empty back.
+    #[cold]
+    fn shrink(&self, thread: RobustThread) {
+        let lock = &self.words().producers.0;
+        let _pending = thread.pending(word(lock.word()));
+        if !lock.try_lock(thread.id()) {
+            return; // Somebody puts, so it is not empty, or will be found so again.
+        }
+        if self.is_empty() {
+            // SAFETY: we have the producers' turn.
+            let side = unsafe { &mut *self.put_side.get() };
+            // OK to ignore: the memory is used again, or goes with the queue.
+            let _ = side.writer.shrink(&self.memory, GROWTH);
+        }
+        lock.unlock();
+        self.pass_on(true);
+    }
+
+    fn spin(&self, ready: impl FnMut() -> bool) -> bool {
+        let mut spin = Spin::from_word(self.spin.load(Ordering::Relaxed));
+        let found = spin.until(ready);
+        self.spin.store(spin.to_word(), Ordering::Relaxed);
+        found
+    }
+
+    /// Sleeps until the bell rings, a process dies in its turn, or `ready`. False: the time is over. The caller's turn is pending.
+    fn sleep(&self, bell: &Bell, ready: impl Fn() -> bool, deadline: Deadline) -> io::Result<bool> {
+        let words = self.words();
+        let ticket = bell.enlist();
+        let (producers, puts) = words.producers.0.state();
+        let (consumers, takes) = words.consumers.0.state();
+        // Enlisted BEFORE looking, or something could come in between and nobody would ring: "anything there".
+        let woken = if ready() {
+            Ok(Woken::Perhaps)
+        } else {
+            let words = [
+                (bell.word(), ticket.generation()),
+                (word(producers), puts),
+                (word(consumers), takes),
+            ];
+            sys::wait_any(&words, deadline)
+        };
+        bell.delist(ticket);
+        Ok(woken? != Woken::TimedOut || ready())
+    }
+
+    #[inline]
+    fn pass_on(&self, slept: bool) {
+        if slept {
+            self.heal();
+        }
+    }
+
+    /// Wakes a sleeper of each bell whose condition holds: one who died may have had to, or may have been woken in vain.
+    #[cold]
+    fn heal(&self) {
+        let words = self.words();
+        for lock in [&words.producers.0, &words.consumers.0] {
+            if !lock.is_locked() {
+                lock.bell().ring();
+            }
+        }
+        let state = &words.state.0;
+        let closed = self.is_closed();
+        if closed || !self.is_empty() {
+            state.items.ring();
+        }
+        if closed || self.has_room() {
+            state.room.ring();
+        }
+    }
+
+    /// Does something while nobody takes an item.
+    pub(crate) fn in_consumers_turn<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
+        let thread = RobustThread::current()?;
+        let lock = &self.words().consumers.0;
+        let _pending = thread.pending(word(lock.word()));
+        match self.turn(lock, thread, Patience::FOREVER) {
+            Ok(_) => {}
+            Err(Trouble::Io(error)) => return Err(error),
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+        let result = act();
+        lock.unlock();
+        self.pass_on(true);
+        Ok(result)
+    }
+
+    fn others_hold(&self) -> io::Result<bool> {
+        sys::is_byte_locked(self.memory.file().as_fd(), HOLDERS)
+    }
+
+    /// Nothing more may be put from here on.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        let thread = RobustThread::current()?;
+        let words = self.words();
+        let lock = &words.producers.0;
+        let _pending = thread.pending(word(lock.word()));
+        // In the turn, so that whoever sees the closing sees all items.
+        let turn = self.turn(lock, thread, Patience::FOREVER);
+        if matches!(turn, Err(Trouble::Io(_))) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let state = &words.state.0;
+        self.announce(state.watched.load(Ordering::SeqCst) != 0);
+        state.closed.store(1, Ordering::SeqCst);
+        lock.unlock();
+        state.items.ring_all();
+        state.room.ring_all();
+        self.heal();
+        Ok(())
+    }
+
+    /// The doorbell, which is readable from now on while there is an item, or the end.
+    pub(crate) fn watch(&self) -> io::Result<&OwnedFd> {
+        let words = self.words();
+        let state = &words.state.0;
+        if state.watched.load(Ordering::SeqCst) == 0 {
+            let thread = RobustThread::current()?;
+            let lock = &words.producers.0;
+            let _pending = thread.pending(word(lock.word()));
+            match self.turn(lock, thread, Patience::FOREVER) {
+                Ok(_) => {}
+                Err(Trouble::Io(error)) => return Err(error),
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+            state.watched.store(1, Ordering::SeqCst);
+            if !self.is_empty() || self.is_closed() {
+                self.announce(true);
+            }
+            lock.unlock();
+            self.pass_on(true);
+        }
+        Ok(&self.doorbell)
+    }
+
+    /// How much memory there is behind the queue, in bytes.
+    #[cfg(test)]
+    pub(crate) fn allocated(&self) -> u64 {
+        sys::allocated(self.memory.file().as_fd()).unwrap_or(0)
+    }
+}
+
+/// How long one who is perhaps the last holder sleeps before it looks whether it is.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        sys::unlock_byte(self.memory.file().as_fd(), HOLDERS);
+        // Somebody may be the last one now, and sleep.
+        self.words().state.0.items.ring_all();
+    }
+}
+
+const _: () = assert!(size_of::<QueueWords>() <= PAGE);

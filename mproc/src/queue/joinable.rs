@@ -1,0 +1,701 @@
+//! Queues whose items are accounted for until they are done.
+//!
+//! # Accounting
+//!
+//! How many items were put and how many were taken is what the lane's two marks count anyway. Beside them stand how many
+//! were done, and for each process that takes items its *hand*: how many it has taken and not done. A process holds the
+//! kernel's lock on the byte of the file that belongs to its hand, so whether it lives is a question with an exact answer.
+//!
+//! A hand is counted up *before* the item is gone from the queue, in the consumers' turn, and down *after* the item was
+//! counted as done. So what the living have in their hands is never less than what it seems, and what was taken, is not done, and
+//! is in no living hand, was abandoned: `taken - done - living hands`, computed in the consumers' turn. What a dead
+//! process had counted does not matter, so it may have died between any two of these steps.
+//!
+//! How many were done and how many abandoned stand in one word, so that who settles them may die, too.
+
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Queue;
+use super::core::Core;
+use super::words::{HANDS, TaskWords};
+use crate::Fd;
+use crate::channel_error::{Patience, RecvError, SendError};
+use crate::error::{Error, ErrorKind, Result};
+use crate::shm::atomic::Ordering;
+use crate::shm::lane::{HasLane, MOST_FRAMES};
+use crate::sys::{self, Deadline};
+
+/// A [`Queue`] that knows when all its items are done: [`join`](Self::join) waits for it.
+///
+/// Each item that was got is to be reported with [`task_done`](Self::task_done), or got as a [`Job`], which does so when it is dropped.
+///
+/// # If a peer dies
+///
+/// As for [`Queue`]; and items that a process had got and not done when it died, or when it dropped its last handle, are *abandoned*: `join`
+/// is an error that says how many, instead of waiting for ever. Exactly those count that went down with it: an item that was still in the queue
+/// goes to another process. The error stays until one calls [`mark_consistent`](Self::mark_consistent).
+///
+/// At most 320 processes can take items of one such queue at a time.
+///
+/// # Examples
+///
+/// ```
+/// use mproc::JoinableQueue;
+///
+/// #[mproc::entry]
+/// fn work(tasks: JoinableQueue<u32>) {
+///     while let Ok(task) = tasks.get_job() {
+///         println!("working on {}", *task);
+///     }                                        // each is done here, when its job is dropped
+/// }
+///
+/// # fn main() -> mproc::Result<()> {
+/// let tasks = JoinableQueue::new()?;
+/// let child = work::spawn(tasks.clone())?;
+/// for task in 0..3 {
+///     tasks.put(task)?;
+/// }
+/// tasks.join()?;                               // all three have been worked on
+/// tasks.close();
+/// # child.join()
+/// # }
+/// ```
+pub struct JoinableQueue<T> {
+    queue: Queue<T>,
+    tasks: Arc<Tasks>,
+}
+
+/// What this process has of the accounting.
+struct Tasks {
+    core: Arc<Core>,
+    hand: Mutex<Option<usize>>,
+    /// Rung when the last item is done, if somebody waits for that.
+    finished: Arc<OwnedFd>,
+}
+
+const DONE: u64 = MOST_FRAMES as u64;
+const ABANDONED_AT: u32 = 30;
+
+/// The file's byte of a hand. The first one is the holders'.
+fn byte_of(hand: usize) -> u64 {
+    1 + hand as u64
+}
+
+impl Tasks {
+    fn words(&self) -> &TaskWords {
+        &self.core.words().tasks.0
+    }
+
+    fn file(&self) -> BorrowedFd<'_> {
+        self.core.memory().file().as_fd()
+    }
+
+    /// Taken and not done.
+    fn in_hands(&self, settled: u64) -> u32 {
+        let head = self.core.words().lane().head();
+        head.count().wrapping_sub((settled & DONE) as u32) & MOST_FRAMES
+    }
+
+    /// Put and not done.
+    fn unfinished(&self, settled: u64) -> u32 {
+        let tail = self.core.words().lane().tail();
+        tail.count().wrapping_sub((settled & DONE) as u32) & MOST_FRAMES
+    }
+
+    fn settled(&self) -> u64 {
+        self.words().settled.load(Ordering::SeqCst)
+    }
+
+    /// This process's hand.
+    fn hand(&self) -> io::Result<usize> {
+        let mut own = self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hand) = *own {
+            return Ok(hand);
+        }
+        let words = self.words();
+        for (index, hand) in words.hands.iter().enumerate() {
+            // One that is locked is alive. One that is not is free, or its process has died, and then what it counted is over.
+            if !sys::lock_byte(self.file(), byte_of(index), true)? {
+                continue;
+            }
+            // Not while somebody counts.
+            let process = u64::from(std::process::id()) << 32;
+            self.core.in_consumers_turn(|| {
+                hand.0.store(process, Ordering::SeqCst);
+            })?;
+            *own = Some(index);
+            // Whoever joins has to watch this process from now on.
+            self.wake_joiners();
+            return Ok(index);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::QuotaExceeded,
+            format!("{HANDS} processes take items of this queue already"),
+        ))
+    }
+
+    fn wake_joiners(&self) {
+        if self.words().joiners.load(Ordering::SeqCst) != 0 {
+            sys::ring(self.finished.as_fd());
+        }
+    }
+
+    /// Counts one item as done. False: none was taken.
+    fn done(&self) -> bool {
+        let words = self.words();
+        let settled = words
+            .settled
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |settled| {
+                (self.in_hands(settled) > 0).then(|| advanced(settled, 1))
+            });
+        let Ok(settled) = settled else { return false };
+        let own = *self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let less = |hand: usize| {
+            words.hands[hand]
+                .0
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |hand| {
+                    (hand as u32 > 0).then(|| hand - 1)
+                })
+                .is_ok()
+        };
+        // What one process took another may report; then it is any hand's.
+        if !own.is_some_and(less) {
+            let _ = (0..HANDS).any(less);
+        }
+        if self.unfinished(advanced(settled, 1)) == 0 {
+            self.wake_joiners();
+        }
+        true
+    }
+
+    /// Looks for hands of the dead and settles what was in them.
+    fn settle_the_dead(&self) -> io::Result<()> {
+        let words = self.words();
+        let own = *self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        self.core.in_consumers_turn(|| {
+            let mut living = 0_u32;
+            for (index, hand) in words.hands.iter().enumerate() {
+                let value = hand.0.load(Ordering::SeqCst);
+                if value as u32 == 0 {
+                    continue;
+                }
+                if own == Some(index) || sys::is_byte_locked(self.file(), byte_of(index))? {
+                    living = living.saturating_add(value as u32);
+                } else {
+                    hand.0.store(0, Ordering::SeqCst);
+                }
+            }
+            let _ = words
+                .settled
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |settled| {
+                    let taken = self.in_hands(settled);
+                    // A count that wraps is that of somebody who is between its two steps: more in hands than taken.
+                    let abandoned = match taken.checked_sub(living) {
+                        Some(abandoned @ 1..) => u64::from(abandoned),
+                        _ => return None,
+                    };
+                    Some(advanced(settled, abandoned) + (abandoned << ABANDONED_AT))
+                });
+            Ok(())
+        })?
+    }
+
+    fn join(&self, deadline: Deadline) -> Result<bool, JoinError> {
+        let words = self.words();
+        words.joiners.fetch_add(1, Ordering::SeqCst);
+        let joined = self.join_enlisted(deadline);
+        words.joiners.fetch_sub(1, Ordering::SeqCst);
+        joined
+    }
+
+    fn join_enlisted(&self, deadline: Deadline) -> Result<bool, JoinError> {
+        loop {
+            self.settle_the_dead().map_err(JoinError::Io)?;
+            let settled = self.settled();
+            if self.unfinished(settled) == 0 {
+                // Others may be asleep, and it may be we who found out.
+                self.wake_joiners();
+                return match settled >> ABANDONED_AT {
+                    0 => Ok(true),
+                    count => Err(JoinError::Abandoned { count }),
+                };
+            }
+            let (watched, all) = self.watch_hands();
+            // Looked at again, now that the watching has begun, and the bell silenced BEFORE that.
+            sys::silence(self.finished.as_fd());
+            if self.unfinished(self.settled()) == 0
+                || self.has_dead_hand().map_err(JoinError::Io)?
+            {
+                continue;
+            }
+            let mut fds = vec![self.finished.as_fd()];
+            fds.extend(watched.iter().map(|pidfd| pidfd.as_fd()));
+            let until = if all {
+                deadline
+            } else {
+                deadline.within(UNSEEN)
+            };
+            let ready = sys::wait_many(&fds, until).map_err(JoinError::Io)?;
+            if ready.is_empty() && deadline.remaining() == Some(Duration::ZERO) {
+                let settled = self.settled();
+                return Ok(self.unfinished(settled) == 0 && settled >> ABANDONED_AT == 0);
+            }
+        }
+    }
+
+    /// Descriptors that tell of the deaths of those who take items, and whether they are all.
+    fn watch_hands(&self) -> (Vec<OwnedFd>, bool) {
+        let own = std::process::id();
+        let mut all = true;
+        let mut watched = Vec::new();
+        for hand in &self.words().hands {
+            let process = (hand.0.load(Ordering::SeqCst) >> 32) as u32;
+            if process == 0 || process == own {
+                continue;
+            }
+            // Whose number it is by now is looked at afterwards: if the hand's byte is still locked, it was the right one.
+            match sys::open_process(process) {
+                Ok(pidfd) => watched.push(pidfd),
+                Err(_) => all = false,
+            }
+        }
+        (watched, all)
+    }
+
+    /// Whether a process died with items in its hand.
+    fn has_dead_hand(&self) -> io::Result<bool> {
+        let own = *self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, hand) in self.words().hands.iter().enumerate() {
+            let counts = hand.0.load(Ordering::SeqCst) as u32 != 0 && own != Some(index);
+            if counts && !sys::is_byte_locked(self.file(), byte_of(index))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// How long a wait for processes that cannot be watched, because they are in another namespace, goes without looking.
+const UNSEEN: Duration = Duration::from_millis(100);
+
+/// `count` more are done.
+fn advanced(settled: u64, count: u64) -> u64 {
+    settled & !DONE | (settled + count) & DONE
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        let own = *self.hand.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hand) = own {
+            let word = &self.words().hands[hand].0;
+            // Nothing in it: free for another one. Otherwise it is found, and settled, as that of a dead process.
+            let process = u64::from(std::process::id()) << 32;
+            let _ = word.compare_exchange(process, 0, Ordering::SeqCst, Ordering::SeqCst);
+            sys::unlock_byte(self.file(), byte_of(hand));
+            self.wake_joiners();
+        }
+    }
+}
+
+/// Why [`JoinableQueue::join`] failed.
+///
+/// Converts into [`Error`](crate::Error), so that `?` works.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// All other items are done; these went down with the processes that had got them.
+    #[non_exhaustive]
+    Abandoned {
+        /// How many, since the queue was made or last marked consistent.
+        count: u64,
+    },
+    /// The system refused.
+    Io(io::Error),
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Abandoned { count: 1 } => {
+                f.write_str("an item went down with the process that had got it")
+            }
+            Self::Abandoned { count } => {
+                write!(
+                    f,
+                    "{count} items went down with the processes that had got them"
+                )
+            }
+            Self::Io(error) => write!(f, "a queue could not be joined: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for JoinError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Abandoned { .. } => None,
+            Self::Io(error) => error.source(),
+        }
+    }
+}
+
+impl From<JoinError> for Error {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Io(error) => Self::io("a queue could not be joined", error),
+            abandoned => Self::new(ErrorKind::Abandoned, abandoned.to_string()),
+        }
+    }
+}
+
+impl<T> JoinableQueue<T> {
+    /// A queue without a bound.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory or no room for a descriptor.
+    pub fn new() -> Result<Self> {
+        Self::of(Queue::new()?)
+    }
+
+    /// A queue of at most `capacity` items.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::bounded`].
+    pub fn bounded(capacity: usize) -> Result<Self> {
+        Self::of(Queue::bounded(capacity)?)
+    }
+
+    fn of(queue: Queue<T>) -> Result<Self> {
+        let finished =
+            sys::doorbell().map_err(|error| Error::io("a queue could not be made", error))?;
+        Ok(Self::with(queue, Arc::new(finished)))
+    }
+
+    fn with(queue: Queue<T>, finished: Arc<OwnedFd>) -> Self {
+        let tasks = Tasks {
+            core: Arc::clone(&queue.core),
+            hand: Mutex::new(None),
+            finished,
+        };
+        Self {
+            queue,
+            tasks: Arc::new(tasks),
+        }
+    }
+
+    /// See [`Queue::len`].
+    #[doc(alias = "qsize")]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// See [`Queue::is_empty`].
+    #[doc(alias = "empty")]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// See [`Queue::is_full`].
+    #[doc(alias = "full")]
+    pub fn is_full(&self) -> bool {
+        self.queue.is_full()
+    }
+
+    /// See [`Queue::capacity`].
+    pub fn capacity(&self) -> Option<usize> {
+        self.queue.capacity()
+    }
+
+    /// See [`Queue::close`]. Items that are in it are still to be done.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// See [`Queue::is_closed`].
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    /// See [`Queue::watch`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn watch(&self) -> Result<BorrowedFd<'_>> {
+        self.queue.watch()
+    }
+
+    /// How many items were put and are not done.
+    pub fn unfinished(&self) -> usize {
+        self.tasks.unfinished(self.tasks.settled()) as usize
+    }
+
+    /// Says that one item that was got has been done.
+    ///
+    /// What one process got another may report.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`](ErrorKind::NotTaken): all items that were got are done already.
+    pub fn task_done(&self) -> Result<()> {
+        if self.tasks.done() {
+            Ok(())
+        } else {
+            Err(Error::new(
+                ErrorKind::NotTaken,
+                "task_done() called too many times",
+            ))
+        }
+    }
+
+    /// Waits until every item that was put has been got and done.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::Abandoned`]: all other items are done, and these never will be.
+    pub fn join(&self) -> Result<(), JoinError> {
+        self.tasks.join(Deadline::NEVER).map(|_| ())
+    }
+
+    /// Waits, `timeout` at most; false if there are unfinished items then.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join).
+    pub fn join_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
+        self.tasks.join(Deadline::after(timeout))
+    }
+
+    /// Forgets that items were abandoned, and gives their number: `join` is no error any more on their account.
+    pub fn mark_consistent(&self) -> u64 {
+        let settled = self.tasks.words().settled.fetch_and(DONE, Ordering::SeqCst);
+        settled >> ABANDONED_AT
+    }
+}
+
+impl<T: Serialize> JoinableQueue<T> {
+    /// See [`Queue::put`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn put(&self, item: T) -> Result<(), SendError<T>> {
+        self.queue.put(item)
+    }
+
+    /// See [`Queue::try_put`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[doc(alias = "put_nowait")]
+    pub fn try_put(&self, item: T) -> Result<(), SendError<T>> {
+        self.queue.try_put(item)
+    }
+
+    /// See [`Queue::put_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), SendError<T>> {
+        self.queue.put_timeout(item, timeout)
+    }
+}
+
+impl<T: DeserializeOwned> JoinableQueue<T> {
+    fn get_within(&self, patience: Patience) -> Result<T, RecvError> {
+        let hand = self.tasks.hand().map_err(RecvError::Io)?;
+        let hand = &self.tasks.words().hands[hand].0;
+        let alone = self.queue.is_alone(2) && Arc::strong_count(&self.tasks) == 1;
+        self.queue.get_with(alone, patience, || {
+            hand.fetch_add(1, Ordering::SeqCst);
+        })
+    }
+
+    /// See [`Queue::get`]. The item is to be reported with [`task_done`](Self::task_done), also one that could not be decoded.
+    ///
+    /// # Errors
+    ///
+    /// As there, and if too many processes take items.
+    pub fn get(&self) -> Result<T, RecvError> {
+        self.get_within(Patience::FOREVER)
+    }
+
+    /// See [`Queue::try_get`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[doc(alias = "get_nowait")]
+    pub fn try_get(&self) -> Result<T, RecvError> {
+        self.get_within(Patience::None)
+    }
+
+    /// See [`Queue::get_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T, RecvError> {
+        self.get_within(Patience::of(timeout))
+    }
+
+    /// Gets the next item as a job, which is done when it is dropped. One that could not be decoded is done, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_job(&self) -> Result<Job<T>, RecvError> {
+        self.job(self.get())
+    }
+
+    /// Gets the next item as a job if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_get`](Self::try_get).
+    pub fn try_get_job(&self) -> Result<Job<T>, RecvError> {
+        self.job(self.try_get())
+    }
+
+    /// Gets the next item as a job if there is one in time.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_timeout`](Self::get_timeout).
+    pub fn get_job_timeout(&self, timeout: Duration) -> Result<Job<T>, RecvError> {
+        self.job(self.get_timeout(timeout))
+    }
+
+    fn job(&self, item: Result<T, RecvError>) -> Result<Job<T>, RecvError> {
+        match item {
+            Ok(item) => Ok(Job {
+                item: Some(item),
+                queue: self.clone(),
+            }),
+            Err(error) => {
+                if matches!(error, RecvError::Decode(_) | RecvError::Broken(_)) {
+                    self.tasks.done();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What is got, one item after the other, until the queue is closed and empty. Each is to be reported.
+    pub fn iter(&self) -> impl Iterator<Item = Result<T, RecvError>> + '_ {
+        std::iter::from_fn(|| match self.get() {
+            Err(RecvError::Closed | RecvError::Disconnected) => None,
+            item => Some(item),
+        })
+    }
+}
+
+/// An item of a [`JoinableQueue`] that is done when this is dropped, also by a panic.
+///
+/// If the process dies while it holds one, the item is abandoned.
+pub struct Job<T> {
+    /// `None` once it was taken out.
+    item: Option<T>,
+    queue: JoinableQueue<T>,
+}
+
+impl<T> Job<T> {
+    /// The item, which counts as done from here on.
+    pub fn into_inner(mut self) -> T {
+        self.item.take().expect("taken out only here")
+    }
+}
+
+impl<T> Deref for Job<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.item.as_ref().expect("taken out only by value")
+    }
+}
+
+impl<T> DerefMut for Job<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.item.as_mut().expect("taken out only by value")
+    }
+}
+
+impl<T> Drop for Job<T> {
+    fn drop(&mut self) {
+        // What dropping the item does belongs to the work.
+        drop(self.item.take());
+        self.queue.tasks.done();
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Job<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Job").field(&self.item).finish()
+    }
+}
+
+impl<T> Clone for JoinableQueue<T> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: self.queue.clone(),
+            tasks: Arc::clone(&self.tasks),
+        }
+    }
+}
+
+/// As that of [`Queue`].
+impl<T> AsFd for JoinableQueue<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+impl<T> fmt::Debug for JoinableQueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Joinable{:?}, {} unfinished",
+            self.queue,
+            self.unfinished()
+        )
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+struct Travelling<T> {
+    queue: Queue<T>,
+    finished: Fd,
+}
+
+impl<T> Serialize for JoinableQueue<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Travelling {
+            queue: self.queue.clone(),
+            finished: Fd::shared(Arc::clone(&self.tasks.finished)),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for JoinableQueue<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let travelling = Travelling::deserialize(deserializer)?;
+        Ok(Self::with(
+            travelling.queue,
+            travelling.finished.into_shared(),
+        ))
+    }
+}

@@ -1,0 +1,88 @@
+//! The page that all holders of a queue share.
+
+use crate::shm::atomic::{AtomicU32, AtomicU64};
+use crate::shm::lane::{Apart, Growth, HasLane, LaneWords};
+use crate::shm::memory::PageOfWords;
+use crate::sync::{Bell, RobustLock};
+
+/// A lane, a turn at each of its sides, and who sleeps.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct QueueWords {
+    lane: LaneWords,
+    pub(crate) producers: Apart<RobustLock>,
+    pub(crate) consumers: Apart<RobustLock>,
+    pub(crate) state: Apart<State>,
+    pub(crate) courier: Apart<CourierWords>,
+    pub(crate) tasks: Apart<TaskWords>,
+}
+
+/// What is looked at in each operation and changed rarely.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Consumers that sleep until there is an item, or the end.
+    pub(crate) items: Bell,
+    /// Producers that sleep until there is room, or the end.
+    pub(crate) room: Bell,
+    /// How many items at most; 0: any number.
+    pub(crate) capacity: AtomicU32,
+    /// Not 0: nothing more will be put. Changed by whoever has the producers' turn.
+    pub(crate) closed: AtomicU32,
+    /// Not 0: the doorbell is kept readable while there is an item, or the end.
+    pub(crate) watched: AtomicU32,
+    /// Not 0: the doorbell is readable. Changed by whoever has the producers' turn.
+    pub(crate) rung: AtomicU32,
+    /// Not 0: it has been sent to another process at least once.
+    pub(crate) shared: AtomicU32,
+}
+
+/// See [`courier`](super::courier).
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct CourierWords {
+    /// How many crates were made.
+    pub(crate) made: AtomicU64,
+    /// How many were emptied and thrown away.
+    pub(crate) gone: AtomicU64,
+}
+
+/// See [`JoinableQueue`](crate::JoinableQueue).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct TaskWords {
+    /// How many are in `join`. One that is killed there stays counted, which costs a system call when all is done.
+    pub(crate) joiners: AtomicU32,
+    /// How many items were done, modulo 2³⁰ as the lane counts, and, above, how many went down with who had taken them.
+    pub(crate) settled: AtomicU64,
+    /// Who has taken how many.
+    pub(crate) hands: [Hand; HANDS],
+}
+
+/// How many processes can take items of one joinable queue at a time.
+pub(crate) const HANDS: usize = 320;
+
+/// A process that takes items: its id in the upper half, in the lower how many it has taken and not done.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub(crate) struct Hand(pub(crate) AtomicU64);
+
+// SAFETY: atomics only; any bytes are valid ones.
+unsafe impl PageOfWords for QueueWords {}
+
+impl HasLane for QueueWords {
+    #[inline]
+    fn lane(&self) -> &LaneWords {
+        &self.lane
+    }
+}
+
+/// A page at first, and as much as there is memory.
+pub(crate) const GROWTH: Growth = Growth {
+    first: 1,
+    largest: 1024,
+    unbounded: true,
+};
+
+/// The only kind of frame.
+pub(crate) const ITEM: u8 = 1;

@@ -1,0 +1,787 @@
+//! The lane: frames of bytes from one writer to one reader, through memory that they share.
+//!
+//! A lane is a ring of frames in a [segment](Segment) of a shared file. When the ring is full and the lane may grow, the writer
+//! puts a larger segment behind it and goes on there; the reader follows and gives the old one back. So a lane that is read as
+//! fast as it is written stays small and in the cache, one that is not holds as much as there is memory, and what was read
+//! returns to the system.
+//!
+//! Several processes may share either side if they take turns under a [robust lock](crate::sync::RobustLock), as queues do.
+//! Everything that a side has to know stands in the shared page, so that whoever has the turn next needs nothing from
+//! whoever had it before, who may be dead.
+//!
+//! # State
+//!
+//! `tail` and `head` are one word each: where in the file (34 bits, in units of 8 bytes) and how many frames so far (30 bits).
+//!
+//! | word           | meaning                                      | changed by           | if that process dies here                              |
+//! |----------------|----------------------------------------------|----------------------|--------------------------------------------------------|
+//! | `tail`         | frames before it are complete                | writer, last of all  | what it had written behind `tail` is not there         |
+//! | `head`         | frames before it have been taken             | reader, last of all  | the frame at `head` is still there, whole              |
+//! | `seen_head`    | a `head` of some time ago                    | writer               | an older one: less room is seen than there is          |
+//! | `seen_tail`    | a `tail` of some time ago                    | reader               | an older one: the writer's cache line is read sooner   |
+//! | `put_segments` | two; that which contains `tail` is current   | writer, before `tail`| the other one is written again                         |
+//! | `get_segments` | two; that which contains `head` is current   | reader, before `head`| the other one is written again                         |
+//! | `released`     | file pages from here to the reader's segment have yet to be given back | reader, after that | they are given back at the next change of segments |
+//!
+//! # Frames
+//!
+//! A header of 8 bytes (length 40 bits, kind 8, number of descriptors 16), the payload, and as much as is missing to a multiple
+//! of 8. A frame never runs past the end of its segment. A `JUMP` leads to another place: the beginning of the same segment, or
+//! another segment. There is always room for one more jump and one more empty frame.
+//!
+//! # Ordering
+//!
+//! *frame visible*: the writer stores `tail` with Release after the frame's bytes, the reader loads it with Acquire before it
+//! reads them. *frame taken*: the reader stores `head` with Release after it has copied the bytes, the writer loads it with
+//! Acquire before it writes there again. Both stores are SeqCst, because each is also one half of a question that is put across:
+//! *is anybody asleep?* against *is there anything?* (see [`Bell`](crate::sync::Bell)).
+//!
+//! # Invariants
+//!
+//! 1. `tail` and `head` are positions of frame headers inside the segment that contains them, at least [`SPARE`] before its end.
+//! 2. Equal positions mean that there is nothing; so a full ring keeps a gap.
+//! 3. Live segments lie behind one another in the file, from `released` to the current segment of the writer, around its end.
+//! 4. Nothing read from the memory is believed: positions and lengths are compared with the mapping before they are used, and
+//!    a payload is copied before it is looked at.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use super::atomic::{AtomicU64, Ordering};
+use super::memory::{Memory, PageOfWords, Segment, View};
+use crate::sys::PAGE;
+
+/// Keeps what one side writes off the cache lines of the other: 128, because processors fetch lines in pairs.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct Apart<T>(pub(crate) T);
+
+/// The words of one lane.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct LaneWords {
+    writer: Apart<WriterWords>,
+    reader: Apart<ReaderWords>,
+}
+
+#[repr(C)]
+#[derive(Debug, Default)]
+struct WriterWords {
+    tail: AtomicU64,
+    seen_head: AtomicU64,
+    put_segments: [AtomicU64; 2],
+}
+
+#[repr(C)]
+#[derive(Debug, Default)]
+struct ReaderWords {
+    head: AtomicU64,
+    seen_tail: AtomicU64,
+    get_segments: [AtomicU64; 2],
+    released: AtomicU64,
+}
+
+/// A page that has a lane in it.
+pub(crate) trait HasLane: PageOfWords {
+    fn lane(&self) -> &LaneWords;
+}
+
+/// How many frames a lane holds at most.
+pub(crate) const MOST_FRAMES: u32 = (1 << COUNT_BITS) - 1;
+
+const COUNT_BITS: u32 = 30;
+const PLACE_BITS: u32 = 64 - COUNT_BITS;
+
+/// 128 GiB: as far as places reach.
+const SPAN: u64 = 8 << PLACE_BITS;
+
+/// A place in the file and a number of frames, as `tail` and `head` hold them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark(u64);
+
+impl Mark {
+    #[inline]
+    fn new(position: u64, count: u32) -> Self {
+        // Cut to its bits: behind a page that another process has filled with nonsense, it may be anything.
+        Self((position / 8) & ((1 << PLACE_BITS) - 1) | u64::from(count) << PLACE_BITS)
+    }
+
+    /// In bytes from the beginning of the file.
+    #[inline]
+    fn position(self) -> u64 {
+        (self.0 & ((1 << PLACE_BITS) - 1)) * 8
+    }
+
+    /// The number of frames so far, modulo 2³⁰.
+    #[inline]
+    pub(crate) fn count(self) -> u32 {
+        (self.0 >> PLACE_BITS) as u32
+    }
+
+    /// How many frames `later` is ahead of this mark.
+    #[inline]
+    pub(crate) fn until(self, later: Self) -> u32 {
+        later.count().wrapping_sub(self.count()) & MOST_FRAMES
+    }
+}
+
+const HEADER: u64 = 8;
+
+/// A jump and an empty frame.
+const SPARE: u64 = JUMP_SIZE + HEADER;
+const JUMP_SIZE: u64 = HEADER + 8;
+
+/// The kind of the frames that lead on. All others are their users'.
+const JUMP: u8 = 0xff;
+
+const LENGTH_BITS: u32 = 40;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FrameHeader {
+    length: u64,
+    kind: u8,
+    handles: u16,
+}
+
+impl FrameHeader {
+    #[inline]
+    fn to_word(self) -> u64 {
+        self.length | u64::from(self.kind) << LENGTH_BITS | u64::from(self.handles) << 48
+    }
+
+    #[inline]
+    fn from_word(word: u64) -> Self {
+        Self {
+            length: word & ((1 << LENGTH_BITS) - 1),
+            kind: (word >> LENGTH_BITS) as u8,
+            handles: (word >> 48) as u16,
+        }
+    }
+
+    /// With header and padding.
+    #[inline]
+    fn size(self) -> u64 {
+        HEADER + self.length.next_multiple_of(8)
+    }
+}
+
+/// A shared page with one lane and what its users add, and the file behind it.
+pub(crate) type LaneMemory<Words> = Memory<Words>;
+
+/// How large the segments of a lane become.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Growth {
+    /// In pages.
+    pub(crate) first: u32,
+    /// In pages. Frames that are larger get a segment of their own size, if the lane is `unbounded`.
+    pub(crate) largest: u32,
+    /// Whether there may always be one more segment.
+    pub(crate) unbounded: bool,
+}
+
+impl Growth {
+    /// How many pages an empty lane keeps.
+    pub(crate) fn kept(self) -> u32 {
+        (4 * self.first).max(64)
+    }
+}
+
+/// Creates the memory of a lane.
+pub(crate) fn create<Words: HasLane>(growth: Growth) -> io::Result<LaneMemory<Words>> {
+    let segment = Segment {
+        first: 1,
+        pages: growth.first,
+    };
+    let memory = Memory::<Words>::create(segment)?;
+    let lane = memory.words().lane();
+    let start = Mark::new(segment.start(), 0).0;
+    // Nobody else has the file yet.
+    lane.writer.0.tail.store(start, Ordering::Relaxed);
+    lane.writer.0.seen_head.store(start, Ordering::Relaxed);
+    lane.writer.0.put_segments[0].store(segment.to_word(), Ordering::Relaxed);
+    lane.reader.0.head.store(start, Ordering::Relaxed);
+    lane.reader.0.seen_tail.store(start, Ordering::Relaxed);
+    lane.reader.0.get_segments[0].store(segment.to_word(), Ordering::Relaxed);
+    lane.reader
+        .0
+        .released
+        .store(u64::from(segment.first), Ordering::Relaxed);
+    Ok(memory)
+}
+
+impl LaneWords {
+    /// Frames written so far.
+    #[inline]
+    pub(crate) fn tail(&self) -> Mark {
+        Mark(self.writer.0.tail.load(Ordering::SeqCst))
+    }
+
+    /// Frames taken so far.
+    #[inline]
+    pub(crate) fn head(&self) -> Mark {
+        Mark(self.reader.0.head.load(Ordering::SeqCst))
+    }
+
+    /// Whether there is nothing to take.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head().until(self.tail()) == 0
+    }
+
+    /// How many bytes the reader has taken since `head`, if they can be told; otherwise many.
+    pub(crate) fn taken_since(&self, head: Mark) -> u64 {
+        let taken = self.head().position().checked_sub(head.position());
+        taken.unwrap_or(u64::MAX)
+    }
+
+    /// How many bytes are free in the segment that both sides are in; none if they are not in one, all if there is nothing
+    /// to read. The reader's view.
+    pub(crate) fn free(&self) -> u64 {
+        let head = self.head();
+        let tail = self.tail();
+        if head.until(tail) == 0 {
+            return u64::MAX;
+        }
+        let (head, tail) = (head.position(), tail.position());
+        match current(&self.reader.0.get_segments, head) {
+            Some((_, segment)) if (segment.start()..segment.end()).contains(&tail) => {
+                match tail.checked_sub(head) {
+                    Some(used) => segment.length() - used,
+                    None => head - tail,
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether there are fewer than `most` frames. The writer's view, which remembers a head that it saw.
+    #[inline]
+    pub(crate) fn holds_less_than(&self, most: u32) -> bool {
+        let words = &self.writer.0;
+        let tail = Mark(words.tail.load(Ordering::Relaxed));
+        if Mark(words.seen_head.load(Ordering::Relaxed)).until(tail) < most {
+            return true;
+        }
+        let head = self.head(); // pairs with "frame taken"
+        words.seen_head.store(head.0, Ordering::Relaxed);
+        head.until(tail) < most
+    }
+
+    /// How many frames there are.
+    pub(crate) fn len(&self) -> u32 {
+        // The head first: so the tail is never behind it, unless frames come and go between the two looks.
+        let head = self.head();
+        head.until(self.tail())
+    }
+}
+
+/// The segment among two that contains a position.
+fn current(segments: &[AtomicU64; 2], position: u64) -> Option<(usize, Segment)> {
+    segments
+        .iter()
+        .map(|word| Segment::from_word(word.load(Ordering::Acquire)))
+        .enumerate()
+        .find(|(_, segment)| (segment.start()..segment.end()).contains(&position))
+}
+
+/// Whether a view that was mapped some time ago shows a segment that still is one. Of two, the one that contains a position is
+/// current, so comparing the position with the view does the rest.
+#[inline]
+fn is_one_of(segments: &[AtomicU64; 2], view: &View) -> bool {
+    let word = view.segment().to_word();
+    segments[0].load(Ordering::Relaxed) == word || segments[1].load(Ordering::Relaxed) == word
+}
+
+fn broken(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// What a process keeps of the writing side between frames: a mapping.
+#[derive(Default)]
+pub(crate) struct Writer {
+    view: Option<View>,
+}
+
+/// Room that has been found for a frame.
+#[derive(Debug)]
+pub(crate) struct Room {
+    tail: Mark,
+    to: ptr::NonNull<u8>,
+    length: u64,
+}
+
+impl Writer {
+    /// Finds room for a frame with a payload of `length` bytes; `None` if the lane is full. Nothing is to be seen of it before
+    /// [`commit`](Self::commit), and room that was found and not used is found again.
+    #[inline]
+    pub(crate) fn reserve<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        growth: Growth,
+        length: u64,
+    ) -> io::Result<Option<Room>> {
+        let words = &memory.words().lane().writer.0;
+        let tail = Mark(words.tail.load(Ordering::Relaxed));
+        if let Some(view) = &self.view
+            && is_one_of(&words.put_segments, view)
+        {
+            let size = HEADER + length.next_multiple_of(8);
+            let segment = view.segment();
+            let seen = Mark(words.seen_head.load(Ordering::Relaxed));
+            let free = free_behind(segment, tail.position(), seen.position());
+            if size <= free
+                && let Some(to) = view.at(tail.position(), size)
+            {
+                return Ok(Some(Room { tail, to, length }));
+            }
+        }
+        self.reserve_slowly(memory, growth, length)
+    }
+
+    #[cold]
+    fn reserve_slowly<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        growth: Growth,
+        length: u64,
+    ) -> io::Result<Option<Room>> {
+        if length >= 1 << LENGTH_BITS {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a message of more than a terabyte",
+            ));
+        }
+        let lane = memory.words().lane();
+        let words = &lane.writer.0;
+        let size = HEADER + length.next_multiple_of(8);
+        loop {
+            let tail = Mark(words.tail.load(Ordering::Relaxed));
+            let (_, segment) = current(&words.put_segments, tail.position())
+                .ok_or_else(|| broken("the place where to write is in no segment"))?;
+            if self.view.as_ref().map(View::segment) != Some(segment) {
+                self.view = Some(memory.view(segment, true)?);
+            }
+            let view = self.view.as_ref().expect("mapped above");
+            let head = lane.head(); // pairs with "frame taken"
+            words.seen_head.store(head.0, Ordering::Relaxed);
+            let free = free_behind(segment, tail.position(), head.position());
+            if size <= free {
+                let to = view
+                    .at(tail.position(), size)
+                    .ok_or_else(|| broken("the place where to write is in no segment"))?;
+                return Ok(Some(Room { tail, to, length }));
+            }
+            let at_start = free_at_start(segment, tail.position(), head.position());
+            if size <= at_start {
+                self.jump(memory, tail, segment)?;
+                continue;
+            }
+            let Some(next) = next_segment(memory, growth, segment, size)? else {
+                return Ok(None);
+            };
+            memory.allocate(next)?;
+            self.jump(memory, tail, next)?;
+        }
+    }
+
+    /// Room for one empty frame, which there always is, once, behind any other.
+    pub(crate) fn reserve_last<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+    ) -> Option<Room> {
+        let tail = Mark(memory.words().lane().writer.0.tail.load(Ordering::Relaxed));
+        let to = self.view.as_ref()?.at(tail.position(), HEADER)?;
+        Some(Room {
+            tail,
+            to,
+            length: 0,
+        })
+    }
+
+    /// Leads the reader, and the next frame, to the beginning of `to`.
+    fn jump<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        tail: Mark,
+        to: Segment,
+    ) -> io::Result<()> {
+        let words = &memory.words().lane().writer.0;
+        let view = self.view.as_ref().expect("the caller has mapped it");
+        let from = view
+            .at(tail.position(), JUMP_SIZE)
+            .ok_or_else(|| broken("no room to lead on"))?;
+        let header = FrameHeader {
+            length: 8,
+            kind: JUMP,
+            handles: 0,
+        };
+        // SAFETY: `at` has checked that 16 bytes are inside; they are behind `tail`, where nobody else looks, and positions
+        // are multiples of 8.
+        unsafe {
+            from.cast::<u64>().write(header.to_word());
+            from.cast::<u64>().add(1).write(to.to_word());
+        }
+        if view.segment() != to {
+            // The slot that is not current is written BEFORE the tail moves there, so that whoever has the turn after our
+            // death finds the tail in one of both, whenever it happens.
+            let (index, _) = current(&words.put_segments, tail.position())
+                .ok_or_else(|| broken("the place where to write is in no segment"))?;
+            words.put_segments[1 - index].store(to.to_word(), Ordering::Release);
+        }
+        let tail = Mark::new(to.start(), tail.count());
+        words.tail.store(tail.0, Ordering::SeqCst); // pairs with "frame visible"
+        Ok(())
+    }
+
+    /// Gives the memory of a lane that is empty and has grown back, all but a few pages. The caller is the only writer now.
+    pub(crate) fn shrink<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        growth: Growth,
+    ) -> io::Result<()> {
+        let lane = memory.words().lane();
+        let words = &lane.writer.0;
+        let tail = Mark(words.tail.load(Ordering::Relaxed));
+        let Some((_, segment)) = current(&words.put_segments, tail.position()) else {
+            return Ok(());
+        };
+        if segment.pages <= growth.kept() || !lane.is_empty() {
+            return Ok(());
+        }
+        if self.view.as_ref().map(View::segment) != Some(segment) {
+            self.view = Some(memory.view(segment, true)?);
+        }
+        let small = Growth {
+            largest: growth.first,
+            ..growth
+        };
+        let Some(next) = next_segment(memory, small, segment, 0)? else {
+            return Ok(());
+        };
+        memory.allocate(next)?;
+        self.jump(memory, tail, next)?;
+        // Nobody looks at the old segment any more, but for the jump itself: the reader finds the rest empty or does not look.
+        let page = (tail.position() / PAGE as u64) as u32;
+        memory.release(segment.first, page);
+        memory.release(page + 1, segment.first + segment.pages);
+        Ok(())
+    }
+
+    /// Writes the frame into its room and makes it visible, in one store.
+    #[inline]
+    pub(crate) fn commit<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        room: Room,
+        kind: u8,
+        handles: u16,
+        parts: &[&[u8]],
+    ) {
+        let header = FrameHeader {
+            length: room.length,
+            kind,
+            handles,
+        };
+        let mut left = room.length as usize;
+        // SAFETY: `reserve` has found `header.size()` bytes from `room.to` inside the view, which `self` has kept since, behind
+        // `tail` and before `head`, where nobody else looks; positions are multiples of 8.
+        unsafe {
+            room.to.cast::<u64>().write(header.to_word());
+            let mut to = room.to.add(HEADER as usize);
+            for part in parts {
+                let length = part.len().min(left);
+                copy_in(part.as_ptr(), to.as_ptr(), length);
+                to = to.add(length);
+                left -= length;
+            }
+        }
+        debug_assert_eq!(left, 0);
+        let next = room.tail.position() + header.size();
+        let tail = Mark::new(next, room.tail.count().wrapping_add(1) & MOST_FRAMES);
+        let words = &memory.words().lane().writer.0;
+        words.tail.store(tail.0, Ordering::SeqCst); // pairs with "frame visible"
+    }
+}
+
+/// Copies into the ring. Short frames are most of all frames, and a call costs more than they do.
+#[inline]
+unsafe fn copy_in(from: *const u8, to: *mut u8, length: usize) {
+    // SAFETY: the caller's: both are valid for `length` bytes and do not overlap.
+    unsafe {
+        if length == 8 {
+            to.cast::<u64>()
+                .write_unaligned(from.cast::<u64>().read_unaligned());
+        } else {
+            ptr::copy_nonoverlapping(from, to, length);
+        }
+    }
+}
+
+/// Room for a frame at `tail`, with what has to stay free behind it.
+#[inline]
+fn free_behind(segment: Segment, tail: u64, head: u64) -> u64 {
+    let end = if (tail + 1..segment.end()).contains(&head) {
+        head // The reader is ahead of us, around the ring. (2) keeps a gap.
+    } else {
+        segment.end()
+    };
+    (end - tail.min(end)).saturating_sub(SPARE)
+}
+
+/// Room for a frame at the beginning of the segment, if the reader has left it.
+fn free_at_start(segment: Segment, tail: u64, head: u64) -> u64 {
+    if (segment.start()..=tail).contains(&head) {
+        (head - segment.start()).saturating_sub(SPARE)
+    } else {
+        0
+    }
+}
+
+/// Where a larger segment can stand, if there may be one.
+fn next_segment<Words: HasLane>(
+    memory: &LaneMemory<Words>,
+    growth: Growth,
+    segment: Segment,
+    size: u64,
+) -> io::Result<Option<Segment>> {
+    let needed = u32::try_from((size + SPARE).div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
+    let doubled = segment.pages.saturating_mul(2);
+    if !growth.unbounded && (needed > growth.largest || segment.pages >= growth.largest) {
+        return Ok(None);
+    }
+    let pages = doubled.min(growth.largest).max(growth.first).max(needed);
+    let lane = memory.words().lane();
+    let released = lane.reader.0.released.load(Ordering::Acquire);
+    let released = u32::try_from(released).unwrap_or(u32::MAX);
+    let last = (SPAN.min(crate::sys::largest_file()) / PAGE as u64) as u32;
+    let behind = segment.first.saturating_add(segment.pages);
+    let fits = |first: u32, end: u32| first.checked_add(pages).is_some_and(|last| last <= end);
+    // By invariant 3: what is free lies behind us to the file's last page and from its second to `released`, or between both.
+    let first = if released <= segment.first {
+        if fits(behind, last) {
+            behind
+        } else if fits(1, released) {
+            1
+        } else {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+    } else if fits(behind, released) {
+        behind
+    } else {
+        return Err(io::Error::from(io::ErrorKind::StorageFull));
+    };
+    Ok(Some(Segment { first, pages }))
+}
+
+/// What a process keeps of the reading side between frames: a mapping.
+#[derive(Default)]
+pub(crate) struct Reader {
+    view: Option<View>,
+}
+
+/// The frame at the head. It stays there until it is taken.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    head: Mark,
+    header: FrameHeader,
+    payload: ptr::NonNull<u8>,
+}
+
+impl Frame {
+    #[inline]
+    pub(crate) fn kind(&self) -> u8 {
+        self.header.kind
+    }
+
+    #[inline]
+    pub(crate) fn handles(&self) -> u16 {
+        self.header.handles
+    }
+
+    #[inline]
+    pub(crate) fn length(&self) -> usize {
+        self.header.length as usize
+    }
+}
+
+/// As many jumps as are followed in a row. A writer that gives up after each makes a few; a ring of nothing else is broken.
+const MOST_JUMPS: u32 = 64;
+
+/// 1 MiB: what claims to be longer has to have memory behind it.
+const BELIEVED: u64 = 1024 * 1024;
+
+impl Reader {
+    /// The frame at the head, if there is one. An error means that another process wrote nonsense.
+    #[inline]
+    pub(crate) fn peek<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+    ) -> io::Result<Option<Frame>> {
+        let lane = memory.words().lane();
+        let words = &lane.reader.0;
+        let head = Mark(words.head.load(Ordering::Relaxed));
+        // Until the head reaches a tail that was seen, the writer's cache line need not be touched.
+        if words.seen_tail.load(Ordering::Acquire) == head.0 {
+            let tail = lane.tail(); // pairs with "frame visible"
+            if tail.position() == head.position() {
+                return Ok(None);
+            }
+            words.seen_tail.store(tail.0, Ordering::Release);
+        }
+        if let Some(view) = &self.view
+            && is_one_of(&words.get_segments, view)
+            && let Some(from) = view.at(head.position(), HEADER)
+        {
+            // SAFETY: inside the mapping and aligned. The writer has left it alone since it moved the tail past it; one that
+            // has not harms nothing, since any word is a header, and it is checked below.
+            let header = FrameHeader::from_word(unsafe { from.cast::<u64>().read_volatile() });
+            if header.kind != JUMP
+                && header.length <= BELIEVED
+                && let Some(payload) = view.at(head.position() + HEADER, header.size() - HEADER)
+            {
+                return Ok(Some(Frame {
+                    head,
+                    header,
+                    payload,
+                }));
+            }
+        }
+        self.peek_slowly(memory)
+    }
+
+    #[cold]
+    fn peek_slowly<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+    ) -> io::Result<Option<Frame>> {
+        let lane = memory.words().lane();
+        let words = &lane.reader.0;
+        for _ in 0..MOST_JUMPS {
+            let head = Mark(words.head.load(Ordering::Relaxed));
+            let tail = lane.tail(); // pairs with "frame visible"
+            if tail.position() == head.position() {
+                return Ok(None);
+            }
+            words.seen_tail.store(tail.0, Ordering::Release);
+            let (index, segment) = current(&words.get_segments, head.position())
+                .ok_or_else(|| broken("the place where to read is in no segment"))?;
+            if self.view.as_ref().map(View::segment) != Some(segment) {
+                self.view = Some(memory.view(segment, false)?);
+            }
+            let view = self.view.as_ref().expect("mapped above");
+            let from = view
+                .at(head.position(), HEADER)
+                .ok_or_else(|| broken("a frame that runs out of its segment"))?;
+            // SAFETY: as in `peek`.
+            let header = FrameHeader::from_word(unsafe { from.cast::<u64>().read_volatile() });
+            let payload = view
+                .at(head.position() + HEADER, header.size() - HEADER)
+                .ok_or_else(|| broken("a frame that runs out of its segment"))?;
+            if header.kind != JUMP {
+                if header.length > BELIEVED && !memory.holds(header.length) {
+                    return Err(broken("a frame that claims more memory than there is"));
+                }
+                return Ok(Some(Frame {
+                    head,
+                    header,
+                    payload,
+                }));
+            }
+            if header.length != 8 {
+                return Err(broken("a jump to nowhere"));
+            }
+            // SAFETY: eight bytes inside the mapping, and aligned, since positions are.
+            let to = Segment::from_word(unsafe { payload.cast::<u64>().read_volatile() });
+            if to.end() > SPAN {
+                return Err(broken("a jump to nowhere"));
+            }
+            let moves = to != segment;
+            if moves {
+                // Mapped BEFORE the head moves there, so that an error leaves things as they were.
+                let next = memory.view(to, false)?;
+                words.get_segments[1 - index].store(to.to_word(), Ordering::Release);
+                self.view = Some(next);
+            }
+            words
+                .head
+                .store(Mark::new(to.start(), head.count()).0, Ordering::SeqCst); // pairs with "frame taken"
+            if moves {
+                release_before(memory, to);
+            }
+        }
+        Err(broken("a ring of jumps"))
+    }
+
+    /// Whether the reader is in a segment that an empty lane would not keep.
+    #[inline]
+    pub(crate) fn is_large(&self, growth: Growth) -> bool {
+        self.view
+            .as_ref()
+            .is_some_and(|view| view.segment().pages > growth.kept())
+    }
+
+    /// Adds the payload to `to`. The frame stays.
+    #[inline]
+    pub(crate) fn copy(&self, frame: &Frame, to: &mut Vec<u8>) {
+        let length = frame.length();
+        to.reserve(length);
+        // SAFETY: room for `length` bytes was reserved, and as many are set by `copy_to`.
+        unsafe {
+            self.copy_out(frame, to.spare_capacity_mut().as_mut_ptr());
+            to.set_len(to.len() + length);
+        }
+    }
+
+    /// Copies the payload, which has to be exactly as long, into `to`. The frame stays.
+    pub(crate) fn copy_into(&self, frame: &Frame, to: &mut [u8]) {
+        assert_eq!(to.len(), frame.length());
+        // SAFETY: `to` is as long as the payload.
+        unsafe { self.copy_out(frame, to.as_mut_ptr().cast()) }
+    }
+
+    #[inline]
+    unsafe fn copy_out(&self, frame: &Frame, to: *mut MaybeUninit<u8>) {
+        let length = frame.length();
+        let from = frame.payload.as_ptr().cast_const();
+        // SAFETY:
+        // - mapped: the view that `peek` found the frame in; only `peek` and `take`, which need `&mut self` and come before
+        //   and after, replace it.
+        // - inside: `peek` has compared the length with the mapping.
+        // - bytes:  any byte is a `u8`, and nothing looks at them before they are private.
+        // - others: the writer leaves a visible frame alone until it is taken. A broken one that does not changes what
+        //   bytes we get and nothing else: the compiler sees one copy, from memory that nothing in this program writes.
+        unsafe {
+            if length == 8 {
+                to.cast::<u64>().write_unaligned(from.cast::<u64>().read());
+            } else {
+                ptr::copy_nonoverlapping(from, to.cast(), length);
+            }
+        }
+    }
+
+    /// Takes the frame: it was copied, or it is not wanted.
+    #[inline]
+    pub(crate) fn take<Words: HasLane>(&mut self, memory: &LaneMemory<Words>, frame: Frame) {
+        let next = frame.head.position() + frame.header.size();
+        let head = Mark::new(next, frame.head.count().wrapping_add(1) & MOST_FRAMES);
+        let words = &memory.words().lane().reader.0;
+        words.head.store(head.0, Ordering::SeqCst); // pairs with "frame taken"
+    }
+}
+
+/// Gives back what lies before the reader's segment, also what a dead reader did not come to.
+fn release_before<Words: HasLane>(memory: &LaneMemory<Words>, segment: Segment) {
+    let words = &memory.words().lane().reader.0;
+    let from = u32::try_from(words.released.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+    if from <= segment.first {
+        memory.release(from, segment.first);
+    } else {
+        memory.release(from, memory.pages());
+        memory.release(1, segment.first);
+    }
+    // Only AFTER that may the writer put a segment there.
+    words
+        .released
+        .store(u64::from(segment.first), Ordering::Release);
+}

@@ -1,0 +1,5 @@
+//! Memory that processes share: what it holds, and how it is found safe to read.
+
+pub(crate) mod atomic;
+pub(crate) mod lane;
+pub(crate) mod memory;

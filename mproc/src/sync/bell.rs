@@ -1,0 +1,137 @@
+//! Waking one of those who sleep until something is the case.
+//!
+//! Whoever wants to sleep *enlists*, looks once more whether what it waits for is the case, and sleeps on the bell's generation.
+//! Whoever makes it the case looks afterwards whether anybody is enlisted, which costs no system call when nobody is, and wakes one.
+//!
+//! # State
+//!
+//! One word of 64 bits: a generation (32 bits, the half on which the kernel compares) and how many are enlisted.
+//!
+//! | generation, enlisted | meaning                                     | changed by       | if that process dies here                      |
+//! |----------------------|---------------------------------------------|------------------|------------------------------------------------|
+//! | g, 0                 | nobody sleeps                               | enlist           | –                                              |
+//! | g, n                 | n sleep, are about to, or died              | enlist, delist   | it stays counted until a ring finds nobody     |
+//! | g + 1, 0             | a ring found nobody: who enlisted before, and is about to sleep, will not | ring | – |
+//!
+//! # Ordering
+//!
+//! *anybody asleep*: enlisting is a SeqCst read-modify-write followed by a SeqCst load of what is waited for; making it the
+//! case is a SeqCst store followed by a SeqCst load of this word. All four stand in one order, so at least one side sees the
+//! other.
+//!
+//! # If the woken dies
+//!
+//! A wake-up that was taken by a thread which then died is not this type's business: a sleeper also sleeps on the robust locks
+//! of those whose death it has to hear of, and the kernel wakes one (see [`RobustLock`](super::RobustLock)).
+
+use crate::shm::atomic::{AtomicU64, Ordering};
+
+/// Sleepers on one condition.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    state: AtomicU64,
+}
+
+/// The generation in which somebody enlisted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket(u32);
+
+impl Ticket {
+    /// What the bell's word has to be for a sleep to begin.
+    pub(crate) fn generation(self) -> u32 {
+        self.0
+    }
+}
+
+fn generation(state: u64) -> u32 {
+    (state >> 32) as u32
+}
+
+fn enlisted(state: u64) -> u32 {
+    state as u32
+}
+
+impl Bell {
+    /// Announces a sleeper. Look at the condition AFTER this, and then sleep or delist.
+    pub(crate) fn enlist(&self) -> Ticket {
+        Ticket(generation(self.state.fetch_add(1, Ordering::SeqCst))) // "anybody asleep"
+    }
+
+    /// The sleeper is awake again.
+    pub(crate) fn delist(&self, ticket: Ticket) {
+        // Not counted any more if the generation has changed; the count then belongs to others.
+        let _ = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
+                (generation(state) == ticket.0 && enlisted(state) > 0).then(|| state - 1)
+            });
+    }
+
+    /// Whether anybody is enlisted. One load.
+    #[inline]
+    pub(crate) fn is_awaited(&self) -> bool {
+        enlisted(self.state.load(Ordering::SeqCst)) > 0 // "anybody asleep"
+    }
+
+    /// Wakes one sleeper, if there is any. `wake(n)` wakes up to n who sleep on the generation, and says how many.
+    #[inline]
+    pub(crate) fn ring_with(&self, wake: impl FnMut(u32) -> usize) {
+        if self.is_awaited() {
+            self.ring_slowly(wake);
+        }
+    }
+
+    #[cold]
+    fn ring_slowly(&self, mut wake: impl FnMut(u32) -> usize) {
+        loop {
+            let state = self.state.load(Ordering::SeqCst);
+            if enlisted(state) == 0 || wake(1) > 0 {
+                return;
+            }
+            // Those who are enlisted have died, or have not fallen asleep yet. The latter compare the generation first.
+            let next = u64::from(generation(state).wrapping_add(1)) << 32;
+            let moved =
+                self.state
+                    .compare_exchange(state, next, Ordering::SeqCst, Ordering::SeqCst);
+            if moved.is_ok() {
+                wake(u32::MAX);
+                return;
+            }
+        }
+    }
+
+    /// Wakes everybody.
+    pub(crate) fn ring_all_with(&self, mut wake: impl FnMut(u32) -> usize) {
+        let moved = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
+                Some(u64::from(generation(state).wrapping_add(1)) << 32)
+            });
+        if moved.is_ok_and(|state| enlisted(state) > 0) {
+            wake(u32::MAX);
+        }
+    }
+}
+
+#[cfg(not(loom))]
+impl Bell {
+    /// The half of the word on which sleepers sleep.
+    pub(crate) fn word(&self) -> &std::sync::atomic::AtomicU32 {
+        let halves = self.state.as_ptr().cast::<std::sync::atomic::AtomicU32>();
+        let upper = if cfg!(target_endian = "little") { 1 } else { 0 };
+        // SAFETY: half of a word that is borrowed as long; it is used as an address only, and compared by the kernel.
+        unsafe { &*halves.add(upper) }
+    }
+
+    /// Wakes one sleeper, if there is any.
+    #[inline]
+    pub(crate) fn ring(&self) {
+        self.ring_with(|count| crate::sys::wake(self.word(), count));
+    }
+
+    /// Wakes everybody.
+    pub(crate) fn ring_all(&self) {
+        self.ring_all_with(|count| crate::sys::wake(self.word(), count));
+    }
+}

@@ -1,0 +1,7 @@
+//! Locks and wake-ups between processes. Knows memory and threads, and nothing of what they are used for.
+
+mod bell;
+mod robust;
+
+pub(crate) use bell::Bell;
+pub(crate) use robust::{RobustLock, Spin};

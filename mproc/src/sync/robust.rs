@@ -1,0 +1,192 @@
+//! A lock in shared memory that the kernel frees when its owner dies.
+//!
+//! Without contention, taking it is one compare-exchange and freeing it one store. It guards words that are right at every
+//! instruction, so whoever takes it after a death has nothing to mend, and is not told.
+//!
+//! # State
+//!
+//! | word                 | meaning                    | changed by          | if that process dies here                                  |
+//! |----------------------|----------------------------|---------------------|------------------------------------------------------------|
+//! | 0                    | free                       | lock                | the kernel wakes one sleeper, see below                    |
+//! | owner + WAITERS      | taken                      | unlock              | the kernel makes it free and wakes one sleeper             |
+//! | WAITERS + OWNER_DIED | free, the owner died       | lock                | as for 0                                                   |
+//!
+//! WAITERS is set in every taken lock, whether anybody waits or not: the kernel wakes somebody only where it is set.
+//!
+//! # Dying in between
+//!
+//! For a whole operation, from before it takes the lock until after it has woken whom it has to wake, a thread keeps the word
+//! [pending](crate::sys::Pending). If it dies when it does not own the lock, the kernel wakes one of those who sleep on the
+//! word, provided nobody owns it; if somebody does, that one is awake and passes on what there is when it unlocks. User space
+//! never wakes anybody on this word itself: those who wait for the lock are woken by its [`Bell`]. So whoever sleeps on the
+//! word hears of deaths and of nothing else, and heals what the dead may have left undone.
+
+use std::hint;
+
+use super::bell::{Bell, Ticket};
+use crate::shm::atomic::{AtomicU32, Ordering};
+use crate::sys::{OWNER, WAITERS};
+
+/// The lock. Zeroes are a free one.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct RobustLock {
+    state: AtomicU32,
+    bell: Bell,
+}
+
+/// How often a taken lock is looked at before sleeping: its owner needs some tens of nanoseconds, if it runs.
+const LOOKS: u32 = 60;
+
+impl RobustLock {
+    /// Takes the lock for the thread `me` if it is free.
+    #[inline]
+    pub(crate) fn try_lock(&self, me: u32) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        state & OWNER == 0
+            && self
+                .state
+                .compare_exchange(state, me | WAITERS, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Takes the lock for the thread `me`. `sleep` sleeps on the bell and the word with the values given, and says false
+    /// when there is no more time, which this then says too.
+    #[inline]
+    pub(crate) fn lock_with<E>(
+        &self,
+        me: u32,
+        sleep: impl FnMut(&Self, Ticket, u32) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        if self.try_lock(me) {
+            return Ok(true);
+        }
+        self.lock_slowly(me, sleep)
+    }
+
+    #[cold]
+    fn lock_slowly<E>(
+        &self,
+        me: u32,
+        mut sleep: impl FnMut(&Self, Ticket, u32) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        loop {
+            for _ in 0..if cfg!(loom) { 0 } else { LOOKS } {
+                if self.try_lock(me) {
+                    return Ok(true);
+                }
+                hint::spin_loop();
+            }
+            let ticket = self.bell.enlist();
+            let state = self.state.load(Ordering::SeqCst); // pairs with "freed"
+            let slept = if state & OWNER == 0 {
+                Ok(true)
+            } else {
+                sleep(self, ticket, state)
+            };
+            self.bell.delist(ticket);
+            let in_time = slept?;
+            if self.try_lock(me) {
+                return Ok(true);
+            }
+            if !in_time {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Frees the lock. Only its owner may.
+    #[inline]
+    pub(crate) fn unlock_with(&self, wake: impl FnMut(u32) -> usize) {
+        self.state.store(0, Ordering::SeqCst); // "freed"
+        self.bell.ring_with(wake);
+    }
+
+    /// Whether somebody owns it.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & OWNER != 0
+    }
+
+    /// The word, and its value now.
+    pub(crate) fn state(&self) -> (&AtomicU32, u32) {
+        (&self.state, self.state.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn word(&self) -> &AtomicU32 {
+        &self.state
+    }
+
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+}
+
+#[cfg(not(loom))]
+impl RobustLock {
+    /// Frees the lock. Only its owner may.
+    #[inline]
+    pub(crate) fn unlock(&self) {
+        self.unlock_with(|count| crate::sys::wake(self.bell.word(), count));
+    }
+}
+
+/// How long to look before sleeping, learnt from how it went.
+///
+/// Waking a sleeping core costs some ten microseconds, so looking for as long is worth it where the answer comes in that time,
+/// and a waste where it does not: where both sides share a core, it can never come. Each success doubles the next attempt, each
+/// failure halves it, down to nothing; now and then nothing is tried again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spin {
+    budget: u32,
+    failures: u32,
+}
+
+/// About 30 µs of looking.
+const MOST_LOOKS: u32 = 1024;
+/// Where it begins: about 4 µs.
+const FIRST_LOOKS: u32 = 128;
+/// After so many sleeps in a row a short look is tried again.
+const RETRY: u32 = 64;
+
+impl Default for Spin {
+    fn default() -> Self {
+        Self {
+            budget: FIRST_LOOKS,
+            failures: 0,
+        }
+    }
+}
+
+impl Spin {
+    /// For keeping it in an atomic, where threads share it and none is exact.
+    pub(crate) fn to_word(self) -> u64 {
+        u64::from(self.budget) << 32 | u64::from(self.failures)
+    }
+
+    pub(crate) fn from_word(word: u64) -> Self {
+        Self {
+            budget: (word >> 32) as u32,
+            failures: word as u32,
+        }
+    }
+
+    /// Looks for a while. Says whether `found` came true.
+    pub(crate) fn until(&mut self, mut found: impl FnMut() -> bool) -> bool {
+        let budget = if self.budget == 0 && self.failures.is_multiple_of(RETRY) {
+            FIRST_LOOKS / 8
+        } else {
+            self.budget
+        };
+        for _ in 0..budget {
+            if found() {
+                self.budget = (2 * self.budget).clamp(FIRST_LOOKS, MOST_LOOKS);
+                self.failures = 0;
+                return true;
+            }
+            hint::spin_loop();
+        }
+        self.budget /= 2;
+        self.failures = self.failures.wrapping_add(1);
+        false
+    }
+}

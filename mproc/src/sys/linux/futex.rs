@@ -1,0 +1,346 @@
+//! Sleeping on words of shared memory, and being woken when a process dies.
+//!
+//! # Robust operations
+//!
+//! The kernel keeps for each thread a pointer to the list of robust locks that it holds, which libc registers, and in it the
+//! word of an operation that is under way (`list_op_pending`). When a thread dies, however it does, the kernel looks at that
+//! word: if its lower 30 bits are the thread's id, the thread held it as a lock, which is freed, marked, and one sleeper is
+//! woken; if they are zero, one sleeper is woken, because the dead thread may have taken a wake-up with it. See the comment
+//! in `handle_futex_death`, kernel/futex/core.c.
+//!
+//! [`Pending`] uses the second field alone. It never links anything into libc's list, so it needs no room beside the word, and
+//! nothing that another process writes is ever followed as a pointer. It covers one word at a time.
+
+use std::cell::Cell;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::poll::Deadline;
+
+/// Part of a locked word: somebody sleeps on it. Kept set always, so that the kernel wakes somebody when the owner dies.
+pub(crate) const WAITERS: u32 = libc::FUTEX_WAITERS;
+
+/// Where a locked word holds the id of the owning thread.
+pub(crate) const OWNER: u32 = libc::FUTEX_TID_MASK;
+
+/// Wakes up to `count` threads, of whatever process, that sleep on `word`. Returns how many.
+pub(crate) fn wake(word: &AtomicU32, count: u32) -> usize {
+    // SAFETY: the kernel uses the address as a name only.
+    let woken = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE,
+            count.min(i32::MAX as u32),
+        )
+    };
+    usize::try_from(woken).unwrap_or(0)
+}
+
+/// Why a sleep ended. Whatever it was, the sleeper looks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// By somebody, a signal, or because a word had changed before the sleep began.
+    Perhaps,
+    /// The deadline has passed.
+    TimedOut,
+}
+
+/// `struct futex_waitv`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Waiter {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+/// `FUTEX2_SIZE_U32`: a word of 32 bits, not private to this process.
+const SIZE_32: u32 = 2;
+
+/// As many words as [`wait_any`] takes.
+const MOST_WORDS: usize = 4;
+
+/// Sleeps until somebody wakes one of `words`, unless one of them has another value than expected by then.
+pub(crate) fn wait_any(words: &[(&AtomicU32, u32)], deadline: Deadline) -> io::Result<Woken> {
+    let mut waiters = [Waiter {
+        value: 0,
+        address: 0,
+        flags: SIZE_32,
+        reserved: 0,
+    }; MOST_WORDS];
+    for (waiter, (word, expected)) in waiters.iter_mut().zip(words) {
+        waiter.value = u64::from(*expected);
+        waiter.address = word.as_ptr() as u64;
+    }
+    let remaining = deadline.remaining();
+    if remaining == Some(Duration::ZERO) {
+        return Ok(Woken::TimedOut);
+    }
+    let end = remaining.map(monotonic_in);
+    let end = end.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: `waiters` is as long as said and, like `end`, lives through the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex_waitv,
+            waiters.as_ptr(),
+            words.len().min(MOST_WORDS) as libc::c_uint,
+            0,
+            end,
+            libc::CLOCK_MONOTONIC,
+        )
+    };
+    if result != -1 {
+        return Ok(Woken::Perhaps);
+    }
+    match Errno::last() {
+        Errno::EAGAIN | Errno::EINTR => Ok(Woken::Perhaps),
+        Errno::ETIMEDOUT => Ok(Woken::TimedOut),
+        Errno::ENOSYS | Errno::EPERM => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the system call futex_waitv (Linux 5.16) is not available, or a sandbox refuses it",
+        )),
+        error => Err(error.into()),
+    }
+}
+
+fn monotonic_in(remaining: Duration) -> libc::timespec {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    let nanoseconds = now.tv_nsec as u64 + u64::from(remaining.subsec_nanos());
+    let seconds = remaining.as_secs() + nanoseconds / 1_000_000_000;
+    libc::timespec {
+        tv_sec: now
+            .tv_sec
+            .saturating_add(libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX)),
+        tv_nsec: (nanoseconds % 1_000_000_000) as _,
+    }
+}
+
+/// `struct robust_list_head`.
+#[repr(C)]
+struct RobustList {
+    list: *mut libc::c_void,
+    futex_offset: libc::c_long,
+    pending: AtomicPtr<u8>,
+}
+
+/// What a thread has to know of itself. Zeroes: nothing yet.
+#[derive(Clone, Copy)]
+struct Known {
+    epoch: u32,
+    thread: u32,
+    list: *const RobustList,
+}
+
+thread_local! {
+    // Without a destructor, so that it is there to the thread's very end, and is read without a check.
+    static KNOWN: Cell<Known> = const {
+        Cell::new(Known { epoch: 0, thread: 0, list: std::ptr::null() })
+    };
+}
+
+/// This thread, with its id and its robust list.
+#[derive(Clone, Copy)]
+pub(crate) struct RobustThread {
+    known: Known,
+}
+
+impl RobustThread {
+    /// The calling thread.
+    #[inline]
+    pub(crate) fn current() -> io::Result<Self> {
+        let known = KNOWN.get();
+        if known.epoch != 0 && known.epoch == epoch_now() {
+            return Ok(Self { known });
+        }
+        Self::look()
+    }
+
+    #[cold]
+    fn look() -> io::Result<Self> {
+        let epoch = epoch()?;
+        let list = match robust_list()? {
+            list if list.is_null() => {
+                register_robust_list();
+                robust_list()?
+            }
+            list => list,
+        };
+        if list.is_null() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this thread has no list of robust locks: it was not made by libc",
+            ));
+        }
+        // SAFETY: takes nothing and touches no memory.
+        let thread = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
+        let known = Known {
+            epoch,
+            thread,
+            list,
+        };
+        KNOWN.set(known);
+        Ok(Self { known })
+    }
+
+    /// The kernel's number of this thread.
+    #[inline]
+    pub(crate) fn id(self) -> u32 {
+        self.known.thread
+    }
+
+    /// Lets the kernel look after `word` if this thread dies before the value returned is dropped.
+    #[inline]
+    pub(crate) fn pending(self, word: &AtomicU32) -> Pending<'_> {
+        // SAFETY: libc keeps the head of the list in memory of the thread, for as long as it runs.
+        let list = unsafe { &*self.known.list };
+        let entry = (word.as_ptr() as usize).wrapping_sub(list.futex_offset as usize);
+        let before = list.pending.load(Ordering::Relaxed);
+        // The kernel reads this when the thread dies, so what counts is the order of the thread's own instructions.
+        list.pending.store(entry as *mut u8, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        Pending {
+            list,
+            before,
+            word: PhantomData,
+        }
+    }
+}
+
+/// An operation under way, which the kernel completes if the thread dies.
+pub(crate) struct Pending<'w> {
+    list: &'static RobustList,
+    before: *mut u8,
+    word: PhantomData<(&'w AtomicU32, *mut ())>,
+}
+
+impl Drop for Pending<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        self.list.pending.store(self.before, Ordering::Relaxed);
+    }
+}
+
+fn robust_list() -> io::Result<*const RobustList> {
+    let mut list: *const RobustList = std::ptr::null();
+    let mut length = 0_usize;
+    // SAFETY: both places live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &mut list, &mut length) };
+    Errno::result(result)?;
+    if length != size_of::<RobustList>() {
+        return Ok(std::ptr::null());
+    }
+    Ok(list)
+}
+
+/// musl registers a thread's list when the thread takes its first robust mutex.
+fn register_robust_list() {
+    // SAFETY: attribute and mutex are initialized before use, are not moved, and are used by this thread alone.
+    unsafe {
+        let mut attribute: libc::pthread_mutexattr_t = std::mem::zeroed();
+        let mut mutex: libc::pthread_mutex_t = std::mem::zeroed();
+        libc::pthread_mutexattr_init(&mut attribute);
+        libc::pthread_mutexattr_setrobust(&mut attribute, libc::PTHREAD_MUTEX_ROBUST);
+        libc::pthread_mutex_init(&mut mutex, &attribute);
+        libc::pthread_mutex_lock(&mut mutex);
+        libc::pthread_mutex_unlock(&mut mutex);
+        libc::pthread_mutex_destroy(&mut mutex);
+        libc::pthread_mutexattr_destroy(&mut attribute);
+    }
+}
+
+/// A page that the kernel empties in the child of a `fork`: there, thread ids that were remembered are others'.
+static EPOCH: OnceLock<usize> = OnceLock::new();
+
+fn epoch_word() -> Option<&'static AtomicU32> {
+    let address = *EPOCH.get()?;
+    // SAFETY: a page mapped for good by `epoch`, used as this word only.
+    Some(unsafe { &*(address as *const AtomicU32) })
+}
+
+#[inline]
+fn epoch_now() -> u32 {
+    epoch_word().map_or(0, |word| word.load(Ordering::Relaxed))
+}
+
+fn epoch() -> io::Result<u32> {
+    if EPOCH.get().is_none() {
+        // SAFETY: a new anonymous mapping disturbs nothing; the advice is about that page.
+        let page = unsafe {
+            let page = libc::mmap(
+                std::ptr::null_mut(),
+                super::shared::PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            if page == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            if libc::madvise(page, super::shared::PAGE, libc::MADV_WIPEONFORK) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            page
+        };
+        if EPOCH.set(page as usize).is_err() {
+            // SAFETY: ours, and another thread's page is in use.
+            unsafe { libc::munmap(page, super::shared::PAGE) };
+        }
+    }
+    let word = epoch_word().expect("set above");
+    // The id of this process: another one in each fork.
+    let own = std::process::id();
+    let _ = word.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed);
+    Ok(word.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_knows_itself() {
+        let here = RobustThread::current().unwrap();
+        assert_eq!(here.id(), RobustThread::current().unwrap().id());
+        let there = std::thread::spawn(|| RobustThread::current().unwrap().id());
+        assert_ne!(there.join().unwrap(), here.id());
+    }
+
+    /// A thread that ends while it holds a word leaves it marked and free; one that ends between wakes a sleeper.
+    #[test]
+    fn the_kernel_looks_after_the_word_of_a_dead_thread() {
+        let word: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));
+        let id = std::thread::spawn(|| {
+            let thread = RobustThread::current().unwrap();
+            let pending = thread.pending(word);
+            word.store(thread.id() | WAITERS, Ordering::SeqCst);
+            std::mem::forget(pending);
+            thread.id()
+        })
+        .join()
+        .unwrap();
+        assert_ne!(id, 0);
+        // The kernel does it after the thread has told its joiner.
+        while word.load(Ordering::SeqCst) & OWNER != 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(
+            word.load(Ordering::SeqCst),
+            WAITERS | libc::FUTEX_OWNER_DIED
+        );
+    }
+}
