@@ -2,11 +2,12 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Printed, example, run, run_within};
+use common::{Printed, example, finish, run, run_within, start};
 
 /// Runs an example that is to succeed.
 fn output_of(name: &str, arguments: &[&str]) -> Printed {
@@ -180,6 +181,188 @@ fn open_file() {
         words.join(" ")
     );
     assert_eq!(printed.out, expected);
+}
+
+const THINGS: &str = "(42, None, \"hello\")\n";
+
+#[test]
+fn queue() {
+    assert_eq!(output_of("queue", &[]).out, THINGS);
+}
+
+#[test]
+fn pipe() {
+    assert_eq!(output_of("pipe", &[]).out, THINGS);
+}
+
+#[test]
+fn pipe_timing() {
+    let printed = output_of("pipe_timing", &[]);
+    let counts = [10_000, 100_000, 1_000_000];
+    assert_eq!(printed.out.lines().count(), counts.len(), "{printed:#?}");
+    for (line, count) in printed.out.lines().zip(counts) {
+        let begin = format!("Sending {count} numbers to Pipe() took ");
+        let time = line
+            .strip_prefix(&begin)
+            .and_then(|rest| rest.strip_suffix(" seconds"));
+        let seconds: f64 = time.and_then(|time| time.parse().ok()).unwrap_or_default();
+        assert!(seconds > 0.0, "{printed:#?}");
+    }
+}
+
+#[test]
+fn fancy() {
+    let expected = "Doing something fancy in Process-1 for Fancy Dan!\n";
+    assert_eq!(output_of("fancy", &[]).out, expected);
+}
+
+/// Checks what consumers printed: each task by one of them, an end for each of them, and after all that the results, because
+/// the parent waits until everything is done.
+fn assert_consumed(printed: &Printed, tasks: Vec<String>, results: Vec<String>) {
+    let (heading, rest) = printed.out.split_once('\n').expect("there is output");
+    let consumers: usize = heading
+        .strip_prefix("Creating ")
+        .and_then(|rest| rest.strip_suffix(" consumers")?.parse().ok())
+        .expect("it says how many it creates");
+    assert!(consumers >= 2, "two for each processor: {printed:#?}");
+
+    let lines: Vec<&str> = rest.lines().collect();
+    let count = tasks.len() + consumers + results.len();
+    assert_eq!(lines.len(), count, "{printed:#?}");
+    let (theirs, ours) = lines.split_at(tasks.len() + consumers);
+
+    let everybody = (1..=consumers).map(|number| format!("Process-{number}"));
+    let results = results.iter().map(|result| format!("Result: {result}"));
+    let said = theirs.iter().map(|line| line.split_once(": "));
+    let said = said.map(|line| line.expect("a consumer says who it is"));
+    let (ends, starts): (Vec<_>, Vec<_>) = said.partition(|(_, what)| *what == "Exiting");
+    let ended = ends.iter().map(|(name, _)| (*name).to_owned());
+    let taken = starts.iter().map(|(_, task)| (*task).to_owned());
+    assert_eq!(in_order(ended), in_order(everybody), "{printed:#?}");
+    assert_eq!(in_order(taken), in_order(tasks), "{printed:#?}");
+    let ours = ours.iter().map(|line| (*line).to_owned());
+    assert_eq!(in_order(ours), in_order(results), "{printed:#?}");
+}
+
+fn in_order(texts: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut texts: Vec<String> = texts.into_iter().collect();
+    texts.sort_unstable();
+    texts
+}
+
+#[test]
+fn consumers() {
+    let tasks = (0..10).map(|n| format!("{n} * {n}"));
+    let results = (0..10).map(|n| format!("{n} * {n} = {}", n * n));
+    let printed = output_of("consumers", &[]);
+    assert_consumed(&printed, tasks.collect(), results.collect());
+}
+
+/// Nobody waits for the task that a dead consumer had, nor for the pill that it would have taken.
+#[test]
+fn consumers_of_which_one_is_killed() {
+    let mut program = start(example("consumers").args(["--seconds", "1"]));
+    let mut out = BufReader::new(program.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    while !line.starts_with("Process-1: ") {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).expect("it is UTF-8"), 0);
+    }
+    let id = program.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    // In the order in which they were started.
+    let first = children
+        .expect("it runs")
+        .split(' ')
+        .next()
+        .map(str::to_owned);
+    let mut kill = Command::new("kill");
+    let killed = kill.arg("-9").args(first).status();
+    assert!(killed.expect("there is a program `kill`").success());
+
+    let printed = finish(program, out, Duration::from_secs(60));
+    assert_eq!(printed.code, Some(1), "{printed:#?}");
+    assert!(printed.err.contains("an item went down"), "{printed:#?}");
+}
+
+#[test]
+fn consumers_of_calls() {
+    let tasks = (0..10).map(|n| ["multiply", "add"][n % 2]);
+    let tasks = tasks.map(|task| format!("consumers_of_calls::{task}"));
+    let results = (0..10).map(|n| match n % 2 {
+        0 => format!("{n} * {n} = {}", n * n),
+        _ => format!("{n} + {n} = {}", n + n),
+    });
+    let printed = output_of("consumers_of_calls", &[]);
+    assert_consumed(&printed, tasks.collect(), results.collect());
+}
+
+#[test]
+fn two_sides() {
+    // Two seconds are enough for one message and for one look that finds none. A machine may be too busy for that: then look
+    // again.
+    for _ in 0..10 {
+        let printed = output_of("two_sides", &["--seconds", "2"]);
+        let written = ["queue size 0", "queue size 1"];
+        let read = ["get msg hello world", "queue is empty 0"];
+        // Written between the look and the question how many there are.
+        let overtaken = "queue is empty 1";
+        for line in printed.out.lines() {
+            let known = written.contains(&line) || read.contains(&line) || line == overtaken;
+            assert!(known, "{printed:#?}");
+        }
+        let mut expected = [written.as_slice(), &read[..1], &read[1..]].into_iter();
+        if expected.all(|lines| printed.out.lines().any(|line| lines.contains(&line))) {
+            return;
+        }
+    }
+    panic!("the two sides never came to say what they do");
+}
+
+#[test]
+fn threads() {
+    let printed = output_of("threads", &[]);
+    let mut words = Vec::new();
+    for name in ["One", "Two", "Three"] {
+        let begin = format!("Starting {name}");
+        let end = format!("Exiting {name}");
+        let taken = format!("{name} processing ");
+        let mut lines = printed
+            .out
+            .lines()
+            .skip_while(|line| **line != begin)
+            .skip(1);
+        let until_end = lines.by_ref().take_while(|line| **line != end);
+        words.extend(until_end.filter_map(|line| line.strip_prefix(&taken)));
+        assert!(!lines.any(|line| line.contains(name)), "{printed:#?}");
+    }
+    words.sort_unstable();
+    assert_eq!(words, ["brown", "fox", "jumps", "quick", "the"]);
+    assert_eq!(printed.out.lines().count(), 3 + 5 + 3, "{printed:#?}");
+}
+
+#[test]
+fn many_writers() {
+    let printed = output_of("many_writers", &[]);
+    for process in 1..=4 {
+        let name = format!(", \"Process-{process}\")");
+        let lines = printed
+            .out
+            .lines()
+            .filter_map(|line| line.strip_suffix(&name));
+        let expected = (0..10).map(|number| format!("({number}"));
+        assert!(lines.eq(expected), "{printed:#?}");
+    }
+    assert_eq!(printed.out.lines().count(), 4 * 10, "{printed:#?}");
+}
+
+#[test]
+fn pass_the_pipe() {
+    let asked = [(2, 2, 4), (3, 3, 9), (4, 4, 16)];
+    let expected = asked.map(|(process, number, square)| {
+        format!("Process-{process} asked for {number} * {number}: {square}")
+    });
+    assert_eq!(sorted(&output_of("pass_the_pipe", &[]).out), expected);
 }
 
 /// Built on its own: beside mproc's tests, in one `cargo test` of the workspace, it would get their feature `test`, with which

@@ -175,7 +175,7 @@ pub use process::{
     cpu_count, current_process, parent_process,
 };
 
-pub use queue::{Iter as QueueIter, Job, JoinError, JoinableQueue, Queue};
+pub use queue::{Iter as QueueIter, Job, Jobs, JoinError, JoinableQueue, Queue, TaskIter};
 pub use wait::wait;
 
 /// For the macros' output. No part of the interface: it changes without notice.

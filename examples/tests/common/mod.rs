@@ -4,7 +4,7 @@
 //! printed, is complete. Nothing sleeps for that; a program that hangs is killed, and with it its children.
 
 use std::io::{self, Read};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -33,16 +33,23 @@ pub(crate) fn example(name: &str) -> Command {
     Command::new(program)
 }
 
-/// Runs a program to its end, which has to come within `limit`.
-pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Printed {
+/// Starts a program whose output is kept.
+pub(crate) fn start(command: &mut Command) -> Child {
     let command = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut program = command
+    command
         .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let out = program.stdout.take().expect("it is piped");
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Waits for the end of a program that was started, which has to come within `limit`. What `out` gives is its output.
+pub(crate) fn finish(
+    mut program: Child,
+    out: impl Read + Send + 'static,
+    limit: Duration,
+) -> Printed {
     let err = program.stderr.take().expect("it is piped");
 
     let (finished, both_finished) = channel();
@@ -60,11 +67,15 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Printed {
         err: err.expect("standard error is UTF-8"),
         code,
     };
-    assert!(
-        ended,
-        "{command:?} has not ended in {limit:?}: {printed:#?}"
-    );
+    assert!(ended, "it has not ended in {limit:?}: {printed:#?}");
     printed
+}
+
+/// Runs a program to its end, which has to come within `limit`.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Printed {
+    let mut program = start(command);
+    let out = program.stdout.take().expect("it is piped");
+    finish(program, out, limit)
 }
 
 /// Runs a program to its end, with a limit for those that hang.

@@ -492,7 +492,7 @@ mod tests {
         let (end, open) = End::new();
         let mut bytes = Vec::new();
         let call = hold::bind(end, "text".to_owned());
-        let (handles, moved) = encode_parts(&call, &mut bytes).unwrap();
+        let (handles, moved) = encode_parts(&call, &mut bytes).unwrap().into_parts();
         moved.commit();
         is_used(call.run());
         let call: Call<String> = decode_parts(&bytes, handles).unwrap();

@@ -78,7 +78,7 @@ impl Inlet {
         decode: impl FnOnce(&[u8], Handles) -> Result<T, RecvError>,
     ) -> Result<T, RecvError> {
         if self.partial.is_none()
-            && let Some(frame) = self.frame(patience)?
+            && let Some(frame) = self.reader.peek_at_once(&self.memory)
             && frame.kind() == kind::VALUE
             && frame.handles() == 0
         {

@@ -13,7 +13,14 @@ use crate::sync::Spin;
 use crate::sys::{self, Heard};
 use crate::wire::message::MAX_HANDLES;
 
+/// The end: where values are encoded, and what sends them.
 pub(super) struct Outlet {
+    pub(super) mouth: Mouth,
+    pub(super) scratch: Vec<u8>,
+}
+
+/// What sends.
+pub(super) struct Mouth {
     pub(super) memory: Memory<PipeWords>,
     writer: Writer,
     /// Rung for the reader.
@@ -21,8 +28,6 @@ pub(super) struct Outlet {
     /// To the reader: descriptors go, rings for room come, and it hangs up when the reader is gone.
     pub(super) line: Arc<OwnedFd>,
     spin: Spin,
-    /// Where values are encoded.
-    pub(super) scratch: Vec<u8>,
 }
 
 /// As much scratch as is kept from one message to the next.
@@ -30,16 +35,21 @@ pub(super) const KEPT: usize = 1024 * 1024;
 
 impl Outlet {
     pub(super) fn new(memory: Memory<PipeWords>, bell: Arc<OwnedFd>, line: Arc<OwnedFd>) -> Self {
-        Self {
+        let mouth = Mouth {
             memory,
             writer: Writer::default(),
             bell,
             line,
             spin: Spin::default(),
+        };
+        Self {
+            mouth,
             scratch: Vec::new(),
         }
     }
+}
 
+impl Mouth {
     /// Sends a message whole. After an error, nothing of it has been sent.
     #[inline]
     pub(super) fn send(

@@ -75,6 +75,7 @@ impl<T> Sender<T> {
     fn send_bytes_within(&mut self, bytes: &[u8], patience: Patience) -> Result<(), SendError<()>> {
         let outlet = self.end.get_mut().ok_or(SendError::Moved(()))?;
         outlet
+            .mouth
             .send(kind::BYTES, kind::LONG_BYTES, bytes, &[], patience)
             .map_err(|trouble| trouble.sending((), patience))
     }
@@ -126,28 +127,24 @@ impl<T: Serialize> Sender<T> {
         let Some(outlet) = self.end.get_mut() else {
             return Err(SendError::Moved(value));
         };
-        let mut scratch = std::mem::take(&mut outlet.scratch);
+        let Outlet { mouth, scratch } = outlet;
         scratch.clear();
-        let encoded = encode_parts(&value, &mut scratch);
-        let (handles, moved) = match encoded {
-            Ok(parts) => parts,
-            Err(error) => {
-                outlet.scratch = scratch;
-                return Err(SendError::Encode(value, EncodeError(Box::new(error))));
-            }
+        let attached = match encode_parts(&value, scratch) {
+            Ok(attached) => attached,
+            Err(error) => return Err(SendError::Encode(value, EncodeError(Box::new(error)))),
         };
-        let sent = outlet.send(kind::VALUE, kind::LONG_VALUE, &scratch, &handles, patience);
+        let handles = attached.handles();
+        let sent = mouth.send(kind::VALUE, kind::LONG_VALUE, scratch, handles, patience);
         if scratch.capacity() > KEPT {
-            scratch = Vec::new();
+            *scratch = Vec::new();
         }
-        outlet.scratch = scratch;
         match sent {
             Ok(()) => {
-                moved.commit();
+                attached.commit();
                 Ok(())
             }
             Err(trouble) => {
-                drop(moved);
+                drop(attached);
                 Err(trouble.sending(value, patience))
             }
         }
@@ -157,7 +154,7 @@ impl<T: Serialize> Sender<T> {
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         if let Some(outlet) = self.end.get_mut() {
-            outlet.close();
+            outlet.mouth.close();
         }
     }
 }

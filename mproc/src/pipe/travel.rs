@@ -29,9 +29,9 @@ struct TravellingPartial {
 impl TravellingEnd {
     pub(super) fn of_outlet(outlet: &Outlet) -> Self {
         Self {
-            memory: Fd::shared(Arc::clone(outlet.memory.file())),
-            bell: Fd::shared(Arc::clone(&outlet.bell)),
-            line: Fd::shared(Arc::clone(&outlet.line)),
+            memory: Fd::shared(Arc::clone(outlet.mouth.memory.file())),
+            bell: Fd::shared(Arc::clone(&outlet.mouth.bell)),
+            line: Fd::shared(Arc::clone(&outlet.mouth.line)),
             partial: None,
         }
     }

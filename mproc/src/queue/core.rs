@@ -112,12 +112,6 @@ impl<T: Into<Trouble>> From<T> for NotTaken {
     }
 }
 
-/// An item as it came out.
-pub(crate) struct Taken {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) handles: Handles,
-}
-
 thread_local! {
     /// What items are encoded into and copied out into. Taken while in use, since decoding may use queues itself.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -310,7 +304,7 @@ impl Core {
     pub(crate) fn put(
         &self,
         payload: &[u8],
-        handles: &Handles,
+        handles: &[Arc<OwnedFd>],
         patience: Patience,
     ) -> Result<(), NotPut> {
         let thread = RobustThread::current()?;
@@ -358,7 +352,12 @@ impl Core {
         }
     }
 
-    fn put_in_turn(&self, side: &mut PutSide, payload: &[u8], handles: &Handles) -> io::Result<()> {
+    fn put_in_turn(
+        &self,
+        side: &mut PutSide,
+        payload: &[u8],
+        handles: &[Arc<OwnedFd>],
+    ) -> io::Result<()> {
         let words = self.words();
         let label = if handles.is_empty() { 0 } else { LABEL };
         // Room first: once the descriptors are packed, nothing may stop the item but death.
@@ -391,13 +390,15 @@ impl Core {
         }
     }
 
-    /// Takes the next item. `before` runs in the turn, just before the item is gone from the queue.
+    /// Takes the next item: its bytes into `bytes`, which is empty. `before` runs in the turn, just before the item is gone from the
+    /// queue.
     pub(crate) fn take(
         &self,
+        bytes: &mut Vec<u8>,
         patience: Patience,
         alone: bool,
         mut before: impl FnMut(),
-    ) -> Result<Taken, NotTaken> {
+    ) -> Result<Handles, NotTaken> {
         let thread = RobustThread::current()?;
         self.used_by(thread);
         let words = self.words();
@@ -416,7 +417,7 @@ impl Core {
                 slept |= self.turn(lock, thread, patience)?;
                 // SAFETY: we have the consumers' turn until `unlock`.
                 let side = unsafe { &mut *self.get_side.get() };
-                let taken = self.take_in_turn(side, &mut before);
+                let taken = self.take_in_turn(side, bytes, &mut before);
                 let large = side.reader.is_large(GROWTH);
                 lock.unlock();
                 if let Some(taken) = taken.transpose() {
@@ -435,9 +436,7 @@ impl Core {
             if self.spin(ready) {
                 continue;
             }
-            let perhaps_last = alone
-                && state.shared.load(Ordering::SeqCst) != 0
-                && !self.several_users.load(Ordering::Relaxed);
+            let perhaps_last = alone && self.is_perhaps_last();
             let until = if perhaps_last {
                 if !self.others_hold()? && self.is_empty() {
                     return Err(Trouble::Disconnected.into());
@@ -460,20 +459,21 @@ impl Core {
     fn take_in_turn(
         &self,
         side: &mut GetSide,
+        bytes: &mut Vec<u8>,
         before: &mut impl FnMut(),
-    ) -> io::Result<Option<Taken>> {
-        let Some(frame) = side.reader.peek(&self.memory)? else {
-            return Ok(None);
+    ) -> io::Result<Option<Handles>> {
+        let frame = match side.reader.peek_at_once(&self.memory) {
+            Some(frame) => frame,
+            None => match side.reader.peek(&self.memory)? {
+                Some(frame) => frame,
+                None => return Ok(None),
+            },
         };
-        let mut bytes = scratch();
         if frame.handles() == 0 {
-            side.reader.copy(&frame, &mut bytes);
+            side.reader.copy(&frame, bytes);
             before();
             side.reader.take(&self.memory, frame);
-            return Ok(Some(Taken {
-                bytes,
-                handles: Handles::new(),
-            }));
+            return Ok(Some(Handles::new()));
         }
         self.take_with_handles(side, frame, bytes, before).map(Some)
     }
@@ -482,12 +482,12 @@ impl Core {
         &self,
         side: &mut GetSide,
         frame: Frame,
-        mut bytes: Vec<u8>,
+        bytes: &mut Vec<u8>,
         before: &mut impl FnMut(),
-    ) -> io::Result<Taken> {
+    ) -> io::Result<Handles> {
         let words = &self.words().courier.0;
-        side.reader.copy(&frame, &mut bytes);
-        let label = Label::from_bytes(&bytes);
+        side.reader.copy(&frame, bytes);
+        let label = Label::from_bytes(bytes);
         let count = usize::from(frame.handles());
         let looked = match label {
             Some(label) => side.fetcher.look(&self.office, words, label, count),
@@ -512,7 +512,7 @@ impl Core {
             side.fetcher.done(&self.office, words, label);
         }
         bytes.drain(..LABEL);
-        Ok(Taken { bytes, handles })
+        Ok(handles)
     }
 
     /// After a take: who is to be woken, and what is to be given back.
@@ -648,7 +648,13 @@ impl Core {
         Ok(result)
     }
 
-    fn others_hold(&self) -> io::Result<bool> {
+    /// Whether there may be no other holder: others had it, and in this process one thread has used it.
+    pub(crate) fn is_perhaps_last(&self) -> bool {
+        self.words().state.0.shared.load(Ordering::SeqCst) != 0
+            && !self.several_users.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn others_hold(&self) -> io::Result<bool> {
         sys::is_byte_locked(self.memory.file().as_fd(), HOLDERS)
     }
 
@@ -695,17 +701,11 @@ impl Core {
         }
         Ok(&self.doorbell)
     }
-
-    /// How much memory there is behind the queue, in bytes.
-    #[cfg(test)]
-    pub(crate) fn allocated(&self) -> u64 {
-        sys::allocated(self.memory.file().as_fd()).unwrap_or(0)
-    }
 }
 
 /// How long one who is perhaps the last holder sleeps before it looks whether it is.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Drop for Core {
     fn drop(&mut self) {
@@ -716,3 +716,7 @@ impl Drop for Core {
 }
 
 const _: () = assert!(size_of::<QueueWords>() <= PAGE);
+
+#[cfg(all(test, loom))]
+#[path = "model.rs"]
+mod model;

@@ -101,7 +101,7 @@ impl Packer {
         &mut self,
         office: &Office,
         words: &CourierWords,
-        handles: &Handles,
+        handles: &[Arc<OwnedFd>],
     ) -> io::Result<Label> {
         if handles.len() > MAX_HANDLES {
             return Err(io::Error::new(
@@ -170,7 +170,7 @@ impl Packer {
 const TOO_MANY_REFERENCES: i32 = 109;
 
 /// Puts many descriptors into a socket, which is then one.
-fn in_a_socket(handles: &Handles) -> io::Result<OwnedFd> {
+fn in_a_socket(handles: &[Arc<OwnedFd>]) -> io::Result<OwnedFd> {
     let (into, other) = sys::seqpacket_pair()?;
     for some in handles.chunks(MAX_DESCRIPTORS_PER_PACKET) {
         let some: Vec<_> = some.iter().map(|fd| fd.as_fd()).collect();

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Queue;
-use super::core::Core;
+use super::core::{Core, FIRST_PAUSE, LONGEST_PAUSE};
 use super::words::{HANDS, TaskWords};
 use crate::Fd;
 use crate::channel_error::{Patience, RecvError, SendError};
@@ -40,8 +40,10 @@ use crate::sys::{self, Deadline};
 /// # If a peer dies
 ///
 /// As for [`Queue`]; and items that a process had got and not done when it died, or when it dropped its last handle, are *abandoned*: `join`
-/// is an error that says how many, instead of waiting for ever. Exactly those count that went down with it: an item that was still in the queue
-/// goes to another process. The error stays until one calls [`mark_consistent`](Self::mark_consistent).
+/// is an error at once that says how many, instead of waiting for ever. Exactly those count that went down with it: an item that was still in
+/// the queue goes to another process, if there is one. The error stays until one calls [`mark_consistent`](Self::mark_consistent); then `join`
+/// waits for the others. When there are unfinished items and nobody else is left who could take them, by the same rule as for
+/// [`get`](Queue#if-a-peer-dies), `join` is an error, too.
 ///
 /// At most 320 processes can take items of one such queue at a time.
 ///
@@ -208,25 +210,42 @@ impl Tasks {
         })?
     }
 
-    fn join(&self, deadline: Deadline) -> Result<bool, JoinError> {
+    /// `alone`: there is no other handle in this process.
+    fn join(&self, alone: bool, deadline: Deadline) -> Result<bool, JoinError> {
         let words = self.words();
+        self.core.used_here();
         words.joiners.fetch_add(1, Ordering::SeqCst);
-        let joined = self.join_enlisted(deadline);
+        let joined = self.join_enlisted(alone, deadline);
         words.joiners.fetch_sub(1, Ordering::SeqCst);
         joined
     }
 
-    fn join_enlisted(&self, deadline: Deadline) -> Result<bool, JoinError> {
+    fn join_enlisted(&self, alone: bool, deadline: Deadline) -> Result<bool, JoinError> {
+        let mut pause = FIRST_PAUSE;
         loop {
             self.settle_the_dead().map_err(JoinError::Io)?;
             let settled = self.settled();
-            if self.unfinished(settled) == 0 {
+            let unfinished = self.unfinished(settled);
+            let abandoned = settled >> ABANDONED_AT;
+            if unfinished == 0 || abandoned != 0 {
                 // Others may be asleep, and it may be we who found out.
                 self.wake_joiners();
-                return match settled >> ABANDONED_AT {
+                return match abandoned {
                     0 => Ok(true),
                     count => Err(JoinError::Abandoned { count }),
                 };
+            }
+            let perhaps_last = alone && self.core.is_perhaps_last();
+            if perhaps_last && !self.core.others_hold().map_err(JoinError::Io)? {
+                // What there was may have been done before the last one left.
+                match self.unfinished(self.settled()) {
+                    0 => continue,
+                    count if count == unfinished => {
+                        let count = u64::from(count);
+                        return Err(JoinError::Disconnected { count });
+                    }
+                    _ => continue,
+                }
             }
             let (watched, all) = self.watch_hands();
             // Looked at again, now that the watching has begun, and the bell silenced BEFORE that.
@@ -238,11 +257,14 @@ impl Tasks {
             }
             let mut fds = vec![self.finished.as_fd()];
             fds.extend(watched.iter().map(|pidfd| pidfd.as_fd()));
-            let until = if all {
-                deadline
-            } else {
-                deadline.within(UNSEEN)
-            };
+            let mut until = deadline;
+            if !all {
+                until = until.within(UNSEEN);
+            }
+            if perhaps_last {
+                until = until.within(pause);
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
             let ready = sys::wait_many(&fds, until).map_err(JoinError::Io)?;
             if ready.is_empty() && deadline.remaining() == Some(Duration::ZERO) {
                 let settled = self.settled();
@@ -300,8 +322,9 @@ impl Drop for Tasks {
             let process = u64::from(std::process::id()) << 32;
             let _ = word.compare_exchange(process, 0, Ordering::SeqCst, Ordering::SeqCst);
             sys::unlock_byte(self.file(), byte_of(hand));
-            self.wake_joiners();
         }
+        // Whoever joins looks whether it is the last one now.
+        self.wake_joiners();
     }
 }
 
@@ -311,10 +334,16 @@ impl Drop for Tasks {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// All other items are done; these went down with the processes that had got them.
+    /// These items went down with the processes that had got them, and never will be done. Others may be unfinished.
     #[non_exhaustive]
     Abandoned {
         /// How many, since the queue was made or last marked consistent.
+        count: u64,
+    },
+    /// Items are unfinished, and nobody else holds the queue who could take them or has taken them.
+    #[non_exhaustive]
+    Disconnected {
+        /// How many.
         count: u64,
     },
     /// The system refused.
@@ -333,6 +362,12 @@ impl fmt::Display for JoinError {
                     "{count} items went down with the processes that had got them"
                 )
             }
+            Self::Disconnected { count } => {
+                write!(
+                    f,
+                    "{count} items are unfinished and nobody is left to work on them"
+                )
+            }
             Self::Io(error) => write!(f, "a queue could not be joined: {error}"),
         }
     }
@@ -341,7 +376,7 @@ impl fmt::Display for JoinError {
 impl std::error::Error for JoinError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Abandoned { .. } => None,
+            Self::Abandoned { .. } | Self::Disconnected { .. } => None,
             Self::Io(error) => error.source(),
         }
     }
@@ -351,7 +386,8 @@ impl From<JoinError> for Error {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Io(error) => Self::io("a queue could not be joined", error),
-            abandoned => Self::new(ErrorKind::Abandoned, abandoned.to_string()),
+            JoinError::Disconnected { .. } => Self::new(ErrorKind::Disconnected, error.to_string()),
+            JoinError::Abandoned { .. } => Self::new(ErrorKind::Abandoned, error.to_string()),
         }
     }
 }
@@ -462,9 +498,17 @@ impl<T> JoinableQueue<T> {
     ///
     /// # Errors
     ///
-    /// [`JoinError::Abandoned`]: all other items are done, and these never will be.
+    /// - [`JoinError::Abandoned`]: items went down with the process that had got them. Told at once, while others may be unfinished.
+    /// - [`JoinError::Disconnected`]: nobody is left who could do the rest.
     pub fn join(&self) -> Result<(), JoinError> {
-        self.tasks.join(Deadline::NEVER).map(|_| ())
+        self.tasks
+            .join(self.is_alone(), Deadline::NEVER)
+            .map(|_| ())
+    }
+
+    /// Whether this is the only handle here.
+    fn is_alone(&self) -> bool {
+        self.queue.is_alone(2) && Arc::strong_count(&self.tasks) == 1
     }
 
     /// Waits, `timeout` at most; false if there are unfinished items then.
@@ -473,7 +517,7 @@ impl<T> JoinableQueue<T> {
     ///
     /// As [`join`](Self::join).
     pub fn join_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
-        self.tasks.join(Deadline::after(timeout))
+        self.tasks.join(self.is_alone(), Deadline::after(timeout))
     }
 
     /// Forgets that items were abandoned, and gives their number: `join` is no error any more on their account.
@@ -517,8 +561,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     fn get_within(&self, patience: Patience) -> Result<T, RecvError> {
         let hand = self.tasks.hand().map_err(RecvError::Io)?;
         let hand = &self.tasks.words().hands[hand].0;
-        let alone = self.queue.is_alone(2) && Arc::strong_count(&self.tasks) == 1;
-        self.queue.get_with(alone, patience, || {
+        self.queue.get_with(self.is_alone(), patience, || {
             hand.fetch_add(1, Ordering::SeqCst);
         })
     }
@@ -593,12 +636,54 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
         }
     }
 
-    /// What is got, one item after the other, until the queue is closed and empty. Each is to be reported.
-    pub fn iter(&self) -> impl Iterator<Item = Result<T, RecvError>> + '_ {
-        std::iter::from_fn(|| match self.get() {
+    /// What is got, one item after the other, until the queue is closed and empty, or nobody else is left. Each is to be
+    /// reported.
+    pub fn iter(&self) -> TaskIter<'_, T> {
+        TaskIter(self)
+    }
+
+    /// The same as jobs: each item is done when its job is dropped.
+    pub fn jobs(&self) -> Jobs<'_, T> {
+        Jobs(self)
+    }
+}
+
+/// What a joinable queue gives until its end. An error other than the end is an item.
+#[derive(Debug)]
+pub struct TaskIter<'a, T>(&'a JoinableQueue<T>);
+
+impl<T: DeserializeOwned> Iterator for TaskIter<'_, T> {
+    type Item = Result<T, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.0.get() {
             Err(RecvError::Closed | RecvError::Disconnected) => None,
             item => Some(item),
-        })
+        }
+    }
+}
+
+impl<'a, T: DeserializeOwned> IntoIterator for &'a JoinableQueue<T> {
+    type Item = Result<T, RecvError>;
+    type IntoIter = TaskIter<'a, T>;
+
+    fn into_iter(self) -> TaskIter<'a, T> {
+        self.iter()
+    }
+}
+
+/// What a joinable queue gives until its end, as jobs. An error other than the end is an item.
+#[derive(Debug)]
+pub struct Jobs<'a, T>(&'a JoinableQueue<T>);
+
+impl<T: DeserializeOwned> Iterator for Jobs<'_, T> {
+    type Item = Result<Job<T>, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.0.get_job() {
+            Err(RecvError::Closed | RecvError::Disconnected) => None,
+            item => Some(item),
+        }
     }
 }
 

@@ -17,11 +17,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::core::{Core, NotPut, NotTaken};
 use crate::Fd;
-use crate::channel_error::{EncodeError, Patience, RecvError, SendError, Trouble};
+use crate::channel_error::{EncodeError, Patience, RecvError, SendError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{decode_parts, encode_parts};
 
-pub use joinable::{Job, JoinError, JoinableQueue};
+pub use joinable::{Job, Jobs, JoinError, JoinableQueue, TaskIter};
 
 /// A queue that processes and threads share: whoever holds it puts and gets, and each item goes to one getter.
 ///
@@ -126,6 +126,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Whether this is the only handle here; a handle holds the queue `count` times.
+    fn is_alone(&self, count: usize) -> bool {
+        Arc::strong_count(&self.core) <= count
+    }
+
     /// How many items there are. With others at work, that was true a moment ago.
     #[doc(alias = "qsize")]
     pub fn len(&self) -> usize {
@@ -214,19 +219,19 @@ impl<T: Serialize> Queue<T> {
 
     fn put_within(&self, item: T, patience: Patience) -> Result<(), SendError<T>> {
         let mut bytes = core::scratch();
-        let (handles, moved) = match encode_parts(&item, &mut bytes) {
-            Ok(parts) => parts,
+        let attached = match encode_parts(&item, &mut bytes) {
+            Ok(attached) => attached,
             Err(error) => return Err(SendError::Encode(item, EncodeError(Box::new(error)))),
         };
-        let put = self.core.put(&bytes, &handles, patience);
+        let put = self.core.put(&bytes, attached.handles(), patience);
         core::keep(bytes);
         match put {
             Ok(()) => {
-                moved.commit();
+                attached.commit();
                 Ok(())
             }
             Err(not_put) => {
-                drop(moved);
+                drop(attached);
                 Err(match not_put {
                     NotPut::Closed => SendError::Closed(item),
                     NotPut::Trouble(trouble) => trouble.sending(item, patience),
@@ -274,30 +279,21 @@ impl<T: DeserializeOwned> Queue<T> {
         self.get_with(self.is_alone(1), patience, || {})
     }
 
-    /// Whether this is the only handle here; a handle holds the queue `count` times.
-    fn is_alone(&self, count: usize) -> bool {
-        Arc::strong_count(&self.core) <= count
-    }
-
     fn get_with(
         &self,
         alone: bool,
         patience: Patience,
         before: impl FnMut(),
     ) -> Result<T, RecvError> {
-        let taken = match self.core.take(patience, alone, before) {
-            Ok(taken) => taken,
-            Err(NotTaken::Closed) => return Err(RecvError::Closed),
-            Err(NotTaken::Trouble(Trouble::Io(error)))
-                if error.kind() == std::io::ErrorKind::InvalidData =>
-            {
-                return Err(RecvError::Broken(error.to_string()));
-            }
-            Err(NotTaken::Trouble(trouble)) => return Err(trouble.receiving(patience)),
+        let mut bytes = core::scratch();
+        let taken = self.core.take(&mut bytes, patience, alone, before);
+        let result = match taken {
+            Ok(handles) => decode_parts(&bytes, handles).map_err(RecvError::from),
+            Err(NotTaken::Closed) => Err(RecvError::Closed),
+            Err(NotTaken::Trouble(trouble)) => Err(trouble.receiving(patience)),
         };
-        let value = decode_parts(&taken.bytes, taken.handles);
-        core::keep(taken.bytes);
-        Ok(value?)
+        core::keep(bytes);
+        result
     }
 
     /// What is got, one item after the other, until the queue is closed and empty, or nobody else is left.

@@ -3,17 +3,126 @@
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-#[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 /// The word as the kernel knows it.
 #[cfg(not(loom))]
 pub(crate) fn word(word: &AtomicU32) -> &AtomicU32 {
     word
 }
 
-/// A model has no kernel: its sleeps are given as functions.
 #[cfg(loom)]
-pub(crate) fn word(_: &AtomicU32) -> &std::sync::atomic::AtomicU32 {
-    unreachable!("models do not call the kernel")
+pub(crate) use model::{AtomicU32, AtomicU64, Ordering, Word, word};
+
+/// Loom's atomics, with two things added: a process may die before whatever it changes, and SeqCst means what it says.
+#[cfg(loom)]
+mod model {
+    pub(crate) use loom::sync::atomic::Ordering;
+    use loom::sync::atomic::fence;
+
+    use crate::sys::may_die;
+
+    macro_rules! atomic {
+        ($name:ident, $number:ty) => {
+            #[derive(Debug, Default)]
+            pub(crate) struct $name(loom::sync::atomic::$name);
+
+            impl $name {
+                pub(crate) fn load(&self, order: Ordering) -> $number {
+                    self.0.load(order)
+                }
+
+                pub(crate) fn store(&self, value: $number, order: Ordering) {
+                    changing(order, || self.0.store(value, order));
+                }
+
+                pub(crate) fn swap(&self, value: $number, order: Ordering) -> $number {
+                    changing(order, || self.0.swap(value, order))
+                }
+
+                pub(crate) fn fetch_add(&self, value: $number, order: Ordering) -> $number {
+                    changing(order, || self.0.fetch_add(value, order))
+                }
+
+                pub(crate) fn fetch_sub(&self, value: $number, order: Ordering) -> $number {
+                    changing(order, || self.0.fetch_sub(value, order))
+                }
+
+                pub(crate) fn fetch_and(&self, value: $number, order: Ordering) -> $number {
+                    changing(order, || self.0.fetch_and(value, order))
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $number,
+                    new: $number,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$number, $number> {
+                    changing(success, || {
+                        self.0.compare_exchange(current, new, success, failure)
+                    })
+                }
+
+                pub(crate) fn fetch_update(
+                    &self,
+                    success: Ordering,
+                    failure: Ordering,
+                    update: impl FnMut($number) -> Option<$number>,
+                ) -> Result<$number, $number> {
+                    changing(success, || self.0.fetch_update(success, failure, update))
+                }
+            }
+        };
+    }
+
+    atomic!(AtomicU32, u32);
+    atomic!(AtomicU64, u64);
+
+    /// Loom takes SeqCst for AcqRel, but knows fences. One behind each change orders it before the loads that follow.
+    fn changing<T>(order: Ordering, act: impl FnOnce() -> T) -> T {
+        may_die();
+        let result = act();
+        if order == Ordering::SeqCst {
+            fence(Ordering::SeqCst);
+        }
+        result
+    }
+
+    /// What a thread sleeps on.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) enum Word<'w> {
+        Whole(&'w AtomicU32),
+        Upper(&'w AtomicU64),
+    }
+
+    pub(crate) fn word(word: &AtomicU32) -> Word<'_> {
+        Word::Whole(word)
+    }
+
+    impl Word<'_> {
+        /// By this the kernel knows it.
+        pub(crate) fn address(self) -> usize {
+            match self {
+                Self::Whole(word) => std::ptr::from_ref(word).addr(),
+                Self::Upper(word) => std::ptr::from_ref(word).addr(),
+            }
+        }
+
+        /// The latest, as the kernel, under its own locks, sees it.
+        pub(crate) fn value(self) -> u32 {
+            fence(Ordering::SeqCst);
+            match self {
+                Self::Whole(word) => word.0.fetch_add(0, Ordering::SeqCst),
+                Self::Upper(word) => (word.0.fetch_add(0, Ordering::SeqCst) >> 32) as u32,
+            }
+        }
+
+        /// What the kernel does to the word of a dead owner.
+        pub(crate) fn set(self, value: u32) {
+            match self {
+                Self::Whole(word) => word.0.store(value, Ordering::SeqCst),
+                Self::Upper(_) => unreachable!("a bell has no owner"),
+            }
+            fence(Ordering::SeqCst);
+        }
+    }
 }

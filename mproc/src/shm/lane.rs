@@ -194,23 +194,25 @@ pub(crate) fn create<Words: HasLane>(growth: Growth) -> io::Result<LaneMemory<Wo
         pages: growth.first,
     };
     let memory = Memory::<Words>::create(segment)?;
-    let lane = memory.words().lane();
-    let start = Mark::new(segment.start(), 0).0;
-    // Nobody else has the file yet.
-    lane.writer.0.tail.store(start, Ordering::Relaxed);
-    lane.writer.0.seen_head.store(start, Ordering::Relaxed);
-    lane.writer.0.put_segments[0].store(segment.to_word(), Ordering::Relaxed);
-    lane.reader.0.head.store(start, Ordering::Relaxed);
-    lane.reader.0.seen_tail.store(start, Ordering::Relaxed);
-    lane.reader.0.get_segments[0].store(segment.to_word(), Ordering::Relaxed);
-    lane.reader
-        .0
-        .released
-        .store(u64::from(segment.first), Ordering::Relaxed);
+    memory.words().lane().begin_in(segment);
     Ok(memory)
 }
 
 impl LaneWords {
+    /// An empty lane. Nobody else has the words yet.
+    pub(crate) fn begin_in(&self, segment: Segment) {
+        let (writer, reader) = (&self.writer.0, &self.reader.0);
+        let start = Mark::new(segment.start(), 0).0;
+        writer.tail.store(start, Ordering::Relaxed);
+        writer.seen_head.store(start, Ordering::Relaxed);
+        writer.put_segments[0].store(segment.to_word(), Ordering::Relaxed);
+        reader.head.store(start, Ordering::Relaxed);
+        reader.seen_tail.store(start, Ordering::Relaxed);
+        reader.get_segments[0].store(segment.to_word(), Ordering::Relaxed);
+        let released = u64::from(segment.first);
+        reader.released.store(released, Ordering::Relaxed);
+    }
+
     /// Frames written so far.
     #[inline]
     pub(crate) fn tail(&self) -> Mark {
@@ -618,6 +620,18 @@ impl Reader {
         &mut self,
         memory: &LaneMemory<Words>,
     ) -> io::Result<Option<Frame>> {
+        match self.peek_at_once(memory) {
+            Some(frame) => Ok(Some(frame)),
+            None => self.peek_slowly(memory),
+        }
+    }
+
+    /// The frame at the head, if it is found where the last one was. [`peek`](Self::peek) finds it anywhere.
+    #[inline(always)]
+    pub(crate) fn peek_at_once<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+    ) -> Option<Frame> {
         let lane = memory.words().lane();
         let words = &lane.reader.0;
         let head = Mark(words.head.load(Ordering::Relaxed));
@@ -625,7 +639,7 @@ impl Reader {
         if words.seen_tail.load(Ordering::Acquire) == head.0 {
             let tail = lane.tail(); // pairs with "frame visible"
             if tail.position() == head.position() {
-                return Ok(None);
+                return None;
             }
             words.seen_tail.store(tail.0, Ordering::Release);
         }
@@ -640,14 +654,14 @@ impl Reader {
                 && header.length <= BELIEVED
                 && let Some(payload) = view.at(head.position() + HEADER, header.size() - HEADER)
             {
-                return Ok(Some(Frame {
+                return Some(Frame {
                     head,
                     header,
                     payload,
-                }));
+                });
             }
         }
-        self.peek_slowly(memory)
+        None
     }
 
     #[cold]

@@ -49,8 +49,13 @@ impl Segment {
 /// The file, with its first page mapped as a `Words`.
 pub(crate) struct Memory<Words> {
     file: Arc<OwnedFd>,
+    #[cfg(not(loom))]
     first: SharedMapping,
+    #[cfg(not(loom))]
     words: std::marker::PhantomData<Words>,
+    /// A model's words are made, not found.
+    #[cfg(loom)]
+    words: Arc<Words>,
 }
 
 /// Words that may be mapped over any bytes: atomics only.
@@ -58,7 +63,16 @@ pub(crate) struct Memory<Words> {
 /// # Safety
 ///
 /// Any bytes are a valid value, other processes may change them at any time, and the type fits a page and its alignment.
+#[cfg(not(loom))]
 pub(crate) unsafe trait PageOfWords {}
+
+/// As above.
+///
+/// # Safety
+///
+/// As above.
+#[cfg(loom)]
+pub(crate) unsafe trait PageOfWords: Default {}
 
 impl<Words: PageOfWords> Memory<Words> {
     /// A new file: a page of zeroes and, behind it, `segment`, with memory behind all of it.
@@ -76,6 +90,7 @@ impl<Words: PageOfWords> Memory<Words> {
         Self::map(file)
     }
 
+    #[cfg(not(loom))]
     fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
         const { assert!(size_of::<Words>() <= PAGE && align_of::<Words>() <= PAGE) };
         let first = SharedMapping::new(file.as_fd(), 0, PAGE, true, true)?;
@@ -86,6 +101,7 @@ impl<Words: PageOfWords> Memory<Words> {
         })
     }
 
+    #[cfg(not(loom))]
     #[inline]
     pub(crate) fn words(&self) -> &Words {
         // SAFETY:
@@ -94,6 +110,28 @@ impl<Words: PageOfWords> Memory<Words> {
         // - bytes:  `PageOfWords`: any are valid.
         // - others: `PageOfWords`: they are atomics.
         unsafe { self.first.address().cast().as_ref() }
+    }
+
+    #[cfg(loom)]
+    fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
+        Ok(Self {
+            file,
+            words: Arc::default(),
+        })
+    }
+
+    /// The same memory, as another process of a model has it.
+    #[cfg(loom)]
+    pub(crate) fn elsewhere(&self) -> Self {
+        Self {
+            file: Arc::clone(&self.file),
+            words: Arc::clone(&self.words),
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn words(&self) -> &Words {
+        &self.words
     }
 
     pub(crate) fn file(&self) -> &Arc<OwnedFd> {

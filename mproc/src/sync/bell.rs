@@ -114,14 +114,19 @@ impl Bell {
     }
 }
 
-#[cfg(not(loom))]
 impl Bell {
     /// The half of the word on which sleepers sleep.
+    #[cfg(not(loom))]
     pub(crate) fn word(&self) -> &std::sync::atomic::AtomicU32 {
         let halves = self.state.as_ptr().cast::<std::sync::atomic::AtomicU32>();
         let upper = if cfg!(target_endian = "little") { 1 } else { 0 };
         // SAFETY: half of a word that is borrowed as long; it is used as an address only, and compared by the kernel.
         unsafe { &*halves.add(upper) }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn word(&self) -> crate::shm::atomic::Word<'_> {
+        crate::shm::atomic::Word::Upper(&self.state)
     }
 
     /// Wakes one sleeper, if there is any.

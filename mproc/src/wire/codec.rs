@@ -97,11 +97,17 @@ impl<W: io::Write> Sink for ToWriter<'_, W> {
     }
 
     #[inline]
+    fn put_run(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.write(bytes).map_err(not_written)
+    }
+
+    #[inline]
     fn written(&self) -> usize {
         self.written
     }
 }
 
+#[derive(Clone, Copy)]
 struct FromSlice<'de> {
     rest: &'de [u8],
 }
@@ -317,6 +323,80 @@ mod tests {
             name: Option<String>,
             next: Option<Box<Tree>>,
         },
+    }
+
+    #[test]
+    fn bytes_are_written_as_their_number_and_themselves() {
+        #[derive(Serialize, Deserialize, PartialEq, Debug, Clone, Copy)]
+        #[serde(transparent)]
+        struct Byte(u8);
+
+        for length in [0, 1, 2, 255, 256, 257, 511, 512, 513, 1000] {
+            let value: Vec<u8> = (0..length).map(|n: u32| n.to_le_bytes()[0]).collect();
+            let mut expected = u64::from(length).to_le_bytes().to_vec();
+            expected.extend(&value);
+            assert_eq!(encoded(&value), expected);
+            let wrapped: Vec<Byte> = value.iter().copied().map(Byte).collect();
+            assert_eq!(encoded(&wrapped), expected);
+            comes_back(wrapped);
+            comes_back(VecDeque::from(value.clone()));
+            comes_back((vec![value.clone(), value.clone()], value, 7_u8));
+        }
+    }
+
+    #[test]
+    fn a_sequence_of_bytes_is_that_to_its_end() {
+        struct Collected(&'static [Either], bool);
+        enum Either {
+            Byte(u8),
+            Number(u32),
+        }
+        use Either::{Byte, Number};
+
+        impl Serialize for Either {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    Byte(value) => serializer.serialize_u8(*value),
+                    Number(value) => serializer.serialize_u32(*value),
+                }
+            }
+        }
+
+        impl Serialize for Collected {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if self.1 {
+                    return serializer.collect_seq(self.0);
+                }
+                serializer.collect_seq(Lying(self.0.iter()))
+            }
+        }
+
+        struct Lying(std::slice::Iter<'static, Either>);
+        impl Iterator for Lying {
+            type Item = &'static Either;
+
+            fn next(&mut self) -> Option<&'static Either> {
+                self.0.next()
+            }
+
+            fn size_hint(&self) -> (usize, Option<usize>) {
+                (2, Some(2))
+            }
+        }
+
+        refused_by_encode(&Collected(&[Byte(1), Number(2)], true), "in different ways");
+        refused_by_encode(&Collected(&[], false), "2 elements");
+        refused_by_encode(&Collected(&[Byte(1)], false), "2 elements");
+        refused_by_encode(
+            &Collected(&[Byte(1), Byte(2), Byte(3)], false),
+            "2 elements",
+        );
+        refused_by_encode(
+            &Collected(&[Number(1), Number(2), Number(3)], false),
+            "2 elements",
+        );
+        let fine = encoded(&Collected(&[Byte(1), Byte(2)], false));
+        assert_eq!(decoded::<Vec<u8>>(&fine).unwrap(), [1, 2]);
     }
 
     #[test]

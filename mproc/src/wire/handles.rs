@@ -37,6 +37,23 @@ struct Lists {
 }
 
 impl Attached {
+    /// The descriptors.
+    #[inline]
+    pub(crate) fn handles(&self) -> &[Arc<OwnedFd>] {
+        match &self.0 {
+            Some(lists) => &lists.handles,
+            None => &[],
+        }
+    }
+
+    /// The message has been sent: what moved is gone from here. Otherwise it comes back when this is dropped.
+    #[inline]
+    pub(crate) fn commit(self) {
+        if let Some(lists) = self.0 {
+            lists.moved.commit();
+        }
+    }
+
     /// The descriptors, and what has been moved into the message.
     pub(crate) fn into_parts(self) -> (Handles, Moved) {
         match self.0 {
@@ -48,6 +65,7 @@ impl Attached {
 
 thread_local! {
     static ENCODING: Cell<Innermost> = const { Cell::new(Innermost::None) };
+    #[expect(clippy::vec_box, reason = "it leaves its scope as a box, with the message")]
     static ATTACHED: RefCell<Vec<Box<Lists>>> = const { RefCell::new(Vec::new()) };
     static DECODING: Cell<Innermost> = const { Cell::new(Innermost::None) };
     static PROVIDED: RefCell<Vec<Handles>> = const { RefCell::new(Vec::new()) };

@@ -108,14 +108,15 @@ impl Write for Outgoing {
     }
 }
 
-/// Appends the encoding of one value to `bytes`. Gives the descriptors inside the value, and what has moved into the message.
+/// Appends the encoding of one value to `bytes`. Gives what is attached to it: the descriptors inside the value, and what has
+/// moved into the message.
 ///
 /// This is [`Outgoing`] for who has a place for bytes of any length. After an error, `bytes` is as it was.
 #[inline]
 pub(crate) fn encode_parts<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
-) -> Result<(Handles, Moved), CodecError> {
+) -> Result<Attached, CodecError> {
     let before = bytes.len();
     let mut attached = Attached::default();
     let encoded = handles::attaching(&mut attached, || codec::encode(value, bytes));
@@ -123,7 +124,7 @@ pub(crate) fn encode_parts<T: Serialize + ?Sized>(
         bytes.truncate(before);
         return Err(error);
     }
-    Ok(attached.into_parts())
+    Ok(attached)
 }
 
 /// Decodes one value and nothing after it. Descriptors that the value does not claim are closed.

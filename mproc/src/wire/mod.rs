@@ -12,4 +12,4 @@ pub(crate) mod unique;
 pub(crate) use error::WireError;
 pub(crate) use handles::Handles;
 pub(crate) use message::{Message, Outgoing, decode_parts, encode_parts};
-pub(crate) use unique::{Moved, Unique};
+pub(crate) use unique::Unique;

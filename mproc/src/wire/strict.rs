@@ -35,7 +35,7 @@ use std::io;
 
 use serde::de::value::U32Deserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
-use serde::ser::{self, Serialize, Serializer};
+use serde::ser::{self, Impossible, Serialize, Serializer};
 
 /// How deep a value may nest. Sequences, maps, tuples, structs, variants with fields, `Some` and newtypes each count one.
 ///
@@ -66,12 +66,14 @@ pub(super) trait Sink {
     fn put_char(&mut self, value: char) -> Result<(), Refusal>;
     fn put_str(&mut self, value: &str) -> Result<(), Refusal>;
     fn put_bytes(&mut self, value: &[u8]) -> Result<(), Refusal>;
+    /// As many numbers of one byte each, without their count.
+    fn put_run(&mut self, bytes: &[u8]) -> Result<(), Refusal>;
     /// How many bytes were written so far.
     fn written(&self) -> usize;
 }
 
 /// Where they are read again.
-pub(super) trait Source<'de> {
+pub(super) trait Source<'de>: Copy {
     fn take_bool(&mut self) -> Result<bool, Refusal>;
     fn take_i8(&mut self) -> Result<i8, Refusal>;
     fn take_i16(&mut self) -> Result<i16, Refusal>;
@@ -254,6 +256,9 @@ const UNREAD_ELEMENTS: &str = "`Deserialize` left elements unread";
 const NOT_SELF_DESCRIBING: &str = "this type needs a self-describing format (`#[serde(untagged)]`, \
      `#[serde(tag = …)]`, `serde_json::Value`): use an enum with serde's default representation, or send it as a string";
 
+const ELEMENTS_DIFFER: &str =
+    "the elements of a sequence are written in different ways, which nobody could read";
+
 const NAMES_ARE_NOT_SENT: &str = "this type reads names of fields, which are not sent (`#[serde(flatten)]`, \
      `#[serde(tag = …, content = …)]`): make a flattened struct an ordinary field, use an enum with serde's default \
      representation, or send it as a string";
@@ -414,6 +419,39 @@ impl<'o, S: Sink> Serializer for Writing<'o, S> {
     }
 
     #[inline]
+    fn collect_seq<I>(self, iter: I) -> Result<(), Refusal>
+    where
+        I: IntoIterator,
+        I::Item: Serialize,
+    {
+        let mut iter = iter.into_iter();
+        let (least, most) = iter.size_hint();
+        let mut elements = self.serialize_seq(most.filter(|most| *most == least))?;
+        let Some(first) = iter.next() else {
+            return elements.all_written();
+        };
+        elements.count(1)?;
+        let mut byte = None;
+        first.serialize(First {
+            writing: Writing {
+                output: elements.output,
+                levels_left: elements.levels_left,
+            },
+            byte: &mut byte,
+        })?;
+        if let Some(byte) = byte {
+            elements.write_bytes(byte, &mut iter)?;
+        } else {
+            elements.look_at_first()?;
+            for element in iter {
+                elements.count(1)?;
+                elements.write(&element)?;
+            }
+        }
+        elements.all_written()
+    }
+
+    #[inline]
     fn serialize_tuple(self, len: usize) -> Result<Elements<'o, S>, Refusal> {
         self.elements(len)
     }
@@ -488,12 +526,44 @@ impl<S: Sink> Elements<'_, S> {
     }
 
     #[inline]
-    fn count_and_write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
-        match self.left.checked_sub(1) {
+    fn count(&mut self, more: usize) -> Result<(), Refusal> {
+        match self.left.checked_sub(more) {
             Some(left) => self.left = left,
             None => return Err(wrong_length(self.announced, 0)),
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn count_and_write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.count(1)?;
         self.write(value)
+    }
+
+    /// Writes elements that are bytes, as the first of them was.
+    // Apart, so that nested sequences of anything do not carry the block on the stack.
+    #[inline(never)]
+    fn write_bytes<T: Serialize>(
+        &mut self,
+        first: u8,
+        rest: &mut impl Iterator<Item = T>,
+    ) -> Result<(), Refusal> {
+        let mut block = [0; 256];
+        block[0] = first;
+        let mut used = 1;
+        loop {
+            let mut length = used;
+            for (byte, element) in block[used..].iter_mut().zip(&mut *rest) {
+                element.serialize(OneByte(byte))?;
+                length += 1;
+            }
+            self.count(length - used)?;
+            used = 0;
+            self.output.sink.put_run(&block[..length])?;
+            if length < block.len() {
+                return Ok(());
+            }
+        }
     }
 
     /// Looks whether the first element of a sequence, or the first key of a map, took bytes, and takes the others to do
@@ -580,6 +650,164 @@ impl<S: Sink> ser::SerializeTuple for Elements<'_, S> {
     }
 }
 
+macro_rules! left_to_writing {
+    ($($method:ident $(<$t:ident>)? ($($argument:ident: $type:ty),*) -> $ok:ty),* $(,)?) => {$(
+        #[inline]
+        fn $method $(<$t: Serialize + ?Sized>)? (self, $($argument: $type),*) -> Result<$ok, Refusal> {
+            self.writing.$method($($argument),*)
+        }
+    )*};
+}
+
+macro_rules! refused {
+    ($($method:ident $(<$t:ident>)? ($($argument:ident: $type:ty),*) -> $ok:ty),* $(,)?) => {$(
+        fn $method $(<$t: Serialize + ?Sized>)? (self, $($argument: $type),*) -> Result<$ok, Refusal> {
+            Err(Refusal::text(ELEMENTS_DIFFER))
+        }
+    )*};
+}
+
+/// The serializer of the first element of a sequence. A number of one byte is only looked at; anything else is left to
+/// [`Writing`].
+///
+/// `Vec<u8>` and its like come from serde element by element, and a write for each takes sixteen times as long as blocks.
+struct First<'o, 'b, S> {
+    writing: Writing<'o, S>,
+    byte: &'b mut Option<u8>,
+}
+
+impl<'o, S: Sink> Serializer for First<'o, '_, S> {
+    type Ok = ();
+    type Error = Refusal;
+    type SerializeSeq = Elements<'o, S>;
+    type SerializeTuple = Elements<'o, S>;
+    type SerializeTupleStruct = Fields<'o, S>;
+    type SerializeTupleVariant = Fields<'o, S>;
+    type SerializeMap = Elements<'o, S>;
+    type SerializeStruct = Fields<'o, S>;
+    type SerializeStructVariant = Fields<'o, S>;
+
+    #[inline]
+    fn serialize_u8(self, value: u8) -> Result<(), Refusal> {
+        *self.byte = Some(value);
+        Ok(())
+    }
+
+    #[inline]
+    fn collect_seq<I>(self, iter: I) -> Result<(), Refusal>
+    where
+        I: IntoIterator,
+        I::Item: Serialize,
+    {
+        self.writing.collect_seq(iter)
+    }
+
+    left_to_writing! {
+        serialize_bool(value: bool) -> (),
+        serialize_i8(value: i8) -> (),
+        serialize_i16(value: i16) -> (),
+        serialize_i32(value: i32) -> (),
+        serialize_i64(value: i64) -> (),
+        serialize_i128(value: i128) -> (),
+        serialize_u16(value: u16) -> (),
+        serialize_u32(value: u32) -> (),
+        serialize_u64(value: u64) -> (),
+        serialize_u128(value: u128) -> (),
+        serialize_f32(value: f32) -> (),
+        serialize_f64(value: f64) -> (),
+        serialize_char(value: char) -> (),
+        serialize_str(value: &str) -> (),
+        serialize_bytes(value: &[u8]) -> (),
+        serialize_unit() -> (),
+        serialize_unit_struct(name: &'static str) -> (),
+        serialize_unit_variant(name: &'static str, index: u32, variant: &'static str) -> (),
+        serialize_none() -> (),
+        serialize_some<T>(value: &T) -> (),
+        serialize_newtype_struct<T>(name: &'static str, value: &T) -> (),
+        serialize_newtype_variant<T>(
+            name: &'static str, index: u32, variant: &'static str, value: &T
+        ) -> (),
+        serialize_seq(len: Option<usize>) -> Elements<'o, S>,
+        serialize_tuple(len: usize) -> Elements<'o, S>,
+        serialize_tuple_struct(name: &'static str, len: usize) -> Fields<'o, S>,
+        serialize_tuple_variant(
+            name: &'static str, index: u32, variant: &'static str, len: usize
+        ) -> Fields<'o, S>,
+        serialize_map(len: Option<usize>) -> Elements<'o, S>,
+        serialize_struct(name: &'static str, len: usize) -> Fields<'o, S>,
+        serialize_struct_variant(
+            name: &'static str, index: u32, variant: &'static str, len: usize
+        ) -> Fields<'o, S>,
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+/// The serializer of an element of which the first was a number of one byte: so is this one, because a reader that knows only
+/// the type could not tell.
+struct OneByte<'b>(&'b mut u8);
+
+type Never = Impossible<(), Refusal>;
+
+impl Serializer for OneByte<'_> {
+    type Ok = ();
+    type Error = Refusal;
+    type SerializeSeq = Never;
+    type SerializeTuple = Never;
+    type SerializeTupleStruct = Never;
+    type SerializeTupleVariant = Never;
+    type SerializeMap = Never;
+    type SerializeStruct = Never;
+    type SerializeStructVariant = Never;
+
+    #[inline]
+    fn serialize_u8(self, value: u8) -> Result<(), Refusal> {
+        *self.0 = value;
+        Ok(())
+    }
+
+    refused! {
+        serialize_bool(_value: bool) -> (),
+        serialize_i8(_value: i8) -> (),
+        serialize_i16(_value: i16) -> (),
+        serialize_i32(_value: i32) -> (),
+        serialize_i64(_value: i64) -> (),
+        serialize_i128(_value: i128) -> (),
+        serialize_u16(_value: u16) -> (),
+        serialize_u32(_value: u32) -> (),
+        serialize_u64(_value: u64) -> (),
+        serialize_u128(_value: u128) -> (),
+        serialize_f32(_value: f32) -> (),
+        serialize_f64(_value: f64) -> (),
+        serialize_char(_value: char) -> (),
+        serialize_str(_value: &str) -> (),
+        serialize_bytes(_value: &[u8]) -> (),
+        serialize_unit() -> (),
+        serialize_unit_struct(_name: &'static str) -> (),
+        serialize_unit_variant(_name: &'static str, _index: u32, _variant: &'static str) -> (),
+        serialize_none() -> (),
+        serialize_some<T>(_value: &T) -> (),
+        serialize_newtype_struct<T>(_name: &'static str, _value: &T) -> (),
+        serialize_newtype_variant<T>(
+            _name: &'static str, _index: u32, _variant: &'static str, _value: &T
+        ) -> (),
+        serialize_seq(_len: Option<usize>) -> Never,
+        serialize_tuple(_len: usize) -> Never,
+        serialize_tuple_struct(_name: &'static str, _len: usize) -> Never,
+        serialize_tuple_variant(
+            _name: &'static str, _index: u32, _variant: &'static str, _len: usize
+        ) -> Never,
+        serialize_map(_len: Option<usize>) -> Never,
+        serialize_struct(_name: &'static str, _len: usize) -> Never,
+        serialize_struct_variant(
+            _name: &'static str, _index: u32, _variant: &'static str, _len: usize
+        ) -> Never,
+    }
+}
+
 /// The fields of a struct or variant while they are written, after their number.
 struct Fields<'o, S> {
     output: &'o mut Output<S>,
@@ -663,6 +891,7 @@ fields_with_names!(SerializeStruct, SerializeStructVariant);
 // ---------------------------------------------------------------------------------------------------------------------
 // Reading
 
+#[derive(Clone, Copy)]
 struct Input<S> {
     source: S,
     /// How many more elements all sequences and maps may claim.
@@ -815,11 +1044,12 @@ impl<'de, S: Source<'de>> Deserializer<'de> for Reading<'_, S> {
     ) -> Result<V::Value, Refusal> {
         let mut elements = ElementsAccess {
             levels_left: inside(self.levels_left)?,
-            input: self.input,
+            input: *self.input,
             left: len,
         };
         let value = visitor.visit_seq(&mut elements)?;
-        elements.all_read().map(|()| value)
+        *self.input = elements.all_read()?;
+        Ok(value)
     }
 
     #[inline]
@@ -837,10 +1067,11 @@ impl<'de, S: Source<'de>> Deserializer<'de> for Reading<'_, S> {
         let mut entries = ElementsAccess {
             levels_left: inside(self.levels_left)?,
             left: self.input.take_length()?,
-            input: self.input,
+            input: *self.input,
         };
         let value = visitor.visit_map(&mut entries)?;
-        entries.all_read().map(|()| value)
+        *self.input = entries.all_read()?;
+        Ok(value)
     }
 
     #[inline]
@@ -871,17 +1102,17 @@ impl<'de, S: Source<'de>> Deserializer<'de> for Reading<'_, S> {
 }
 
 /// The elements of a sequence or tuple, or the entries of a map, while they are read.
-struct ElementsAccess<'i, S> {
-    input: &'i mut Input<S>,
+struct ElementsAccess<S> {
+    input: Input<S>,
     levels_left: u32,
     left: usize,
 }
 
-impl<'de, S: Source<'de>> ElementsAccess<'_, S> {
+impl<'de, S: Source<'de>> ElementsAccess<S> {
     #[inline]
     fn read<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Refusal> {
         seed.deserialize(Reading {
-            input: self.input,
+            input: &mut self.input,
             levels_left: self.levels_left,
         })
     }
@@ -907,15 +1138,15 @@ impl<'de, S: Source<'de>> ElementsAccess<'_, S> {
     }
 
     #[inline]
-    fn all_read(&self) -> Result<(), Refusal> {
+    fn all_read(self) -> Result<Input<S>, Refusal> {
         match self.left {
-            0 => Ok(()),
+            0 => Ok(self.input),
             _ => Err(Refusal::text(UNREAD_ELEMENTS)),
         }
     }
 }
 
-impl<'de, S: Source<'de>> de::SeqAccess<'de> for ElementsAccess<'_, S> {
+impl<'de, S: Source<'de>> de::SeqAccess<'de> for ElementsAccess<S> {
     type Error = Refusal;
 
     #[inline]
@@ -932,7 +1163,7 @@ impl<'de, S: Source<'de>> de::SeqAccess<'de> for ElementsAccess<'_, S> {
     }
 }
 
-impl<'de, S: Source<'de>> de::MapAccess<'de> for ElementsAccess<'_, S> {
+impl<'de, S: Source<'de>> de::MapAccess<'de> for ElementsAccess<S> {
     type Error = Refusal;
 
     #[inline]

@@ -239,11 +239,6 @@ impl<E: Send + 'static> Unique<E> {
         }
     }
 
-    /// The end, unless it has been sent.
-    pub(crate) fn into_inner(self) -> Option<E> {
-        self.0.into_inner().take()
-    }
-
     /// Moves the end into the message that is being encoded on this thread. What `describe` says of it is serialized in its
     /// place, and may attach descriptors.
     pub(crate) fn serialize_with<S: Serializer, V: Serialize>(
@@ -382,13 +377,13 @@ mod tests {
             drop(parts);
         }
         assert!(end.is_here());
-        assert!(end.0.into_inner().is_some());
+        assert!(end.0.get_mut().is_some());
     }
 
     #[test]
     fn an_end_that_was_sent_is_closed_here() {
         let (mut end, open) = End::new();
-        let (handles, moved) = encode_parts(&end, &mut Vec::new()).unwrap();
+        let (handles, moved) = encode_parts(&end, &mut Vec::new()).unwrap().into_parts();
         drop(handles);
         assert_eq!(open.strong_count(), 1);
         moved.commit();
@@ -396,7 +391,6 @@ mod tests {
         assert!(!end.is_here());
         assert!(end.0.get_mut().is_none());
         assert!(refused(&end).contains(ALREADY_SENT));
-        assert!(end.0.into_inner().is_none());
     }
 
     #[test]
@@ -440,7 +434,9 @@ mod tests {
         }
 
         let ((outer, _), (inner, _)) = (End::new(), End::new());
-        let (_, moved) = encode_parts(&(&outer, Nesting(&outer, &inner)), &mut Vec::new()).unwrap();
+        let (_, moved) = encode_parts(&(&outer, Nesting(&outer, &inner)), &mut Vec::new())
+            .unwrap()
+            .into_parts();
         moved.commit();
         assert!(!outer.is_here());
         assert!(inner.is_here());
@@ -461,9 +457,11 @@ mod tests {
         }
 
         let end = Unique::new(7);
-        let (_, moved) = encode_parts(&Tolerant(&end), &mut Vec::new()).unwrap();
+        let (_, moved) = encode_parts(&Tolerant(&end), &mut Vec::new())
+            .unwrap()
+            .into_parts();
         moved.commit();
-        assert_eq!(end.into_inner(), Some(7));
+        assert_eq!(end.with(|end| *end), Some(7));
     }
 
     #[test]
@@ -478,7 +476,7 @@ mod tests {
     fn an_end_without_its_value_goes_with_the_message() {
         for sent in [false, true] {
             let (end, open) = End::new();
-            let (handles, moved) = encode_parts(&end, &mut Vec::new()).unwrap();
+            let (handles, moved) = encode_parts(&end, &mut Vec::new()).unwrap().into_parts();
             drop(end);
             drop(handles);
             assert_eq!(open.strong_count(), 1, "the message may still be sent");
@@ -495,7 +493,9 @@ mod tests {
     fn what_arrives_is_an_end() {
         let (end, open) = End::new();
         let mut bytes = Vec::new();
-        let (handles, moved) = encode_parts(&("text", &end), &mut bytes).unwrap();
+        let (handles, moved) = encode_parts(&("text", &end), &mut bytes)
+            .unwrap()
+            .into_parts();
         moved.commit();
         let (text, arrived): (String, End) = decode_parts(&bytes, handles).unwrap();
         assert_eq!(text, "text");
@@ -508,7 +508,7 @@ mod tests {
     fn a_value_that_is_not_read_to_its_end_is_refused_and_closed() {
         let (end, open) = End::new();
         let mut bytes = Vec::new();
-        let (handles, moved) = encode_parts(&(1_u8, end), &mut bytes).unwrap();
+        let (handles, moved) = encode_parts(&(1_u8, end), &mut bytes).unwrap().into_parts();
         moved.commit();
         let error = decode_parts::<u8>(&bytes, handles).unwrap_err().to_string();
         assert!(error.contains("4 bytes are left over"), "{error}");
@@ -518,7 +518,7 @@ mod tests {
     #[test]
     fn a_message_may_be_decided_by_another_thread() {
         let (mut end, _) = End::new();
-        let (_, moved) = encode_parts(&end, &mut Vec::new()).unwrap();
+        let (_, moved) = encode_parts(&end, &mut Vec::new()).unwrap().into_parts();
         std::thread::spawn(|| drop(moved)).join().unwrap();
         assert!(end.0.get_mut().is_some());
     }

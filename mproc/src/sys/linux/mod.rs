@@ -2,6 +2,7 @@
 
 mod descriptor;
 mod event;
+#[cfg_attr(loom, path = "futex_model.rs")]
 mod futex;
 mod launch;
 mod memory;
@@ -16,6 +17,8 @@ pub(crate) use descriptor::open_stdio;
 pub(crate) use descriptor::{duplicate, pipe, set_close_on_exec};
 pub(crate) use event::{Heard, doorbell, either, ring, silence, wait_bell, wait_writable};
 pub(crate) use futex::{OWNER, RobustThread, WAITERS, Woken, wait_any, wake};
+#[cfg(loom)]
+pub(crate) use futex::{Outcome, Part, may_die, run};
 pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
 pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_many, wait_readable};

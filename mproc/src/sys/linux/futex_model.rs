@@ -1,0 +1,337 @@
+//! The part of the kernel in [`futex.rs`](super::futex) as a model checker sees it: sleeping and waking on words, and what is done
+//! for a thread that dies. After kernel/futex/core.c (`handle_futex_death`) and waitwake.c.
+//!
+//! A model consists of processes of one thread each. When all that live are asleep, nothing will ever happen again: then those
+//! whose deadline comes some time are woken, and if there are none, the model [ends](Outcome) and tells who slept on what.
+//! So a model needs no end of its own, and a lost wake-up is one who sleeps although what it waits for is the case.
+//!
+//! Processes die by unwinding, at the step that they are told, which is before something they would have changed. Nothing that
+//! matters may have a destructor that changes shared words.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::poll::Deadline;
+use crate::shm::atomic::Word;
+
+pub(crate) const WAITERS: u32 = 0x8000_0000;
+pub(crate) const OWNER: u32 = 0x3fff_ffff;
+const OWNER_DIED: u32 = 0x4000_0000;
+
+/// As in `futex.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    Perhaps,
+    TimedOut,
+}
+
+/// Why a process stops in the middle.
+enum Stop {
+    Death,
+    End,
+}
+
+#[derive(Default)]
+struct Process {
+    thread: Option<loom::thread::Thread>,
+    pending: Option<Word<'static>>,
+    /// Addresses of what it sleeps on. Empty: it is awake.
+    asleep_on: Vec<usize>,
+    has_deadline: bool,
+    timed_out: bool,
+    /// It does nothing any more unless it is woken.
+    rests: bool,
+    /// After how many steps it dies.
+    steps: Option<usize>,
+    died: bool,
+}
+
+#[derive(Default)]
+struct Kernel {
+    processes: Vec<Process>,
+    ended: bool,
+}
+
+thread_local! {
+    // Of the thread in which loom runs all those of a model.
+    static KERNEL: RefCell<Kernel> = RefCell::default();
+    static LOCK: RefCell<Option<Arc<loom::sync::Mutex<()>>>> = const { RefCell::new(None) };
+}
+
+loom::thread_local! {
+    static OWN: Cell<Option<usize>> = Cell::new(None);
+}
+
+fn own() -> Option<usize> {
+    OWN.with(Cell::get)
+}
+
+fn kernel<T>(act: impl FnOnce(&mut Kernel) -> T) -> T {
+    KERNEL.with_borrow_mut(act)
+}
+
+/// Does something that no other process sees half done.
+fn alone<T>(act: impl FnOnce() -> T) -> T {
+    let lock = LOCK.with_borrow(|lock| Arc::clone(lock.as_ref().expect("a model runs")));
+    let _guard = lock.lock().expect("nothing panics under it");
+    act()
+}
+
+/// How a model ended.
+pub(crate) struct Outcome {
+    /// The addresses on which each process slept at the end; nothing for those that came to their end.
+    pub(crate) asleep: Vec<Vec<usize>>,
+    /// Whether each of them died.
+    pub(crate) died: Vec<bool>,
+}
+
+/// What one process of a model does, and after how many steps it dies, if it does.
+pub(crate) type Part = (Box<dyn FnOnce() + Send>, Option<usize>);
+
+/// Runs processes until each has ended, died, or sleeps for ever. Within `loom::model`, once.
+pub(crate) fn run(parts: Vec<Part>) -> Outcome {
+    LOCK.set(Some(Arc::new(loom::sync::Mutex::new(()))));
+    kernel(|kernel| {
+        *kernel = Kernel::default();
+        for (_, steps) in &parts {
+            kernel.processes.push(Process {
+                steps: *steps,
+                ..Process::default()
+            });
+        }
+    });
+    let threads: Vec<_> = parts
+        .into_iter()
+        .enumerate()
+        .map(|(index, (act, _))| loom::thread::spawn(move || live(index, act)))
+        .collect();
+    for thread in threads {
+        thread.join().expect("panics end the model");
+    }
+    LOCK.set(None);
+    kernel(|kernel| Outcome {
+        asleep: kernel
+            .processes
+            .iter_mut()
+            .map(|process| std::mem::take(&mut process.asleep_on))
+            .collect(),
+        died: kernel
+            .processes
+            .iter()
+            .map(|process| process.died)
+            .collect(),
+    })
+}
+
+fn live(index: usize, act: Box<dyn FnOnce() + Send>) {
+    OWN.with(|own| own.set(Some(index)));
+    kernel(|kernel| kernel.processes[index].thread = Some(loom::thread::current()));
+    let ended = catch_unwind(AssertUnwindSafe(act));
+    if let Err(stop) = ended {
+        match stop.downcast_ref() {
+            Some(Stop::Death) => look_after(index),
+            Some(Stop::End) => return,
+            None => resume_unwind(stop),
+        }
+    }
+    rests(index);
+}
+
+impl Process {
+    fn sleeps(&self) -> bool {
+        !self.asleep_on.is_empty()
+    }
+
+    fn wake(&mut self) {
+        self.asleep_on.clear();
+        self.rests = false;
+        self.thread.as_ref().expect("it runs").unpark();
+    }
+}
+
+/// One process less that could do something.
+fn rests(index: usize) {
+    kernel(|kernel| {
+        kernel.processes[index].rests = true;
+        if !kernel.processes.iter().all(|process| process.rests) {
+            return;
+        }
+        let mut time_passes = false;
+        for process in &mut kernel.processes {
+            if process.sleeps() && process.has_deadline {
+                process.timed_out = true;
+                process.wake();
+                time_passes = true;
+            }
+        }
+        if !time_passes {
+            kernel.ended = true;
+            for process in kernel.processes.iter().filter(|process| process.sleeps()) {
+                process.thread.as_ref().expect("it runs").unpark();
+            }
+        }
+    });
+}
+
+/// A step before which the process may die.
+pub(crate) fn may_die() {
+    let Some(own) = own() else { return };
+    let dies = kernel(|kernel| {
+        let process = &mut kernel.processes[own];
+        match &mut process.steps {
+            Some(0) if !process.died => {
+                process.died = true;
+                true
+            }
+            Some(steps) => {
+                *steps = steps.saturating_sub(1);
+                false
+            }
+            None => false,
+        }
+    });
+    if dies {
+        resume_unwind(Box::new(Stop::Death));
+    }
+}
+
+/// What the kernel does for a thread that died: `handle_futex_death` for the word of the operation under way.
+fn look_after(index: usize) {
+    alone(|| {
+        let word = kernel(|kernel| {
+            let process = &mut kernel.processes[index];
+            process.asleep_on.clear();
+            process.pending
+        });
+        let Some(word) = word else { return };
+        let value = word.value();
+        if value & OWNER == 0 {
+            wake_asleep(word.address(), 1);
+        } else if value & OWNER == id(index) {
+            word.set(value & WAITERS | OWNER_DIED);
+            if value & WAITERS != 0 {
+                wake_asleep(word.address(), 1);
+            }
+        }
+    });
+}
+
+fn wake_asleep(address: usize, count: u32) -> usize {
+    kernel(|kernel| {
+        let mut woken = 0;
+        for process in &mut kernel.processes {
+            if woken < count as usize && process.asleep_on.contains(&address) {
+                process.wake();
+                woken += 1;
+            }
+        }
+        woken
+    })
+}
+
+/// As in `futex.rs`.
+pub(crate) fn wake(word: Word<'_>, count: u32) -> usize {
+    may_die();
+    alone(|| wake_asleep(word.address(), count))
+}
+
+/// As in `futex.rs`.
+pub(crate) fn wait_any(words: &[(Word<'_>, u32)], deadline: Deadline) -> io::Result<Woken> {
+    let own = own().expect("only processes of a model sleep");
+    let remaining = deadline.remaining();
+    if remaining == Some(Duration::ZERO) {
+        return Ok(Woken::TimedOut);
+    }
+    let asleep = alone(|| {
+        if words
+            .iter()
+            .any(|(word, expected)| word.value() != *expected)
+        {
+            return false;
+        }
+        kernel(|kernel| {
+            let process = &mut kernel.processes[own];
+            process.asleep_on = words.iter().map(|(word, _)| word.address()).collect();
+            process.has_deadline = remaining.is_some();
+            process.timed_out = false;
+        });
+        true
+    });
+    if !asleep {
+        return Ok(Woken::Perhaps);
+    }
+    // A signal may kill it asleep.
+    alone(|| ());
+    may_die();
+    loop {
+        let (ended, process) = kernel(|kernel| {
+            let process = &kernel.processes[own];
+            (kernel.ended, (process.sleeps(), process.timed_out))
+        });
+        match process {
+            (_, true) => return Ok(Woken::TimedOut),
+            (false, false) => return Ok(Woken::Perhaps),
+            (true, false) if ended => resume_unwind(Box::new(Stop::End)),
+            (true, false) => {}
+        }
+        rests(own);
+        loom::thread::park();
+    }
+}
+
+fn id(index: usize) -> u32 {
+    index as u32 + 1
+}
+
+/// As in `futex.rs`.
+#[derive(Clone, Copy)]
+pub(crate) struct RobustThread(Option<usize>);
+
+impl RobustThread {
+    pub(crate) fn current() -> io::Result<Self> {
+        Ok(Self(own()))
+    }
+
+    /// The one that sets a model up and looks at what is left is nobody's.
+    pub(crate) fn id(self) -> u32 {
+        self.0.map_or(OWNER, id)
+    }
+
+    pub(crate) fn pending(self, word: Word<'_>) -> Pending<'_> {
+        // SAFETY: lengthened only for the kernel of this model, which uses it no longer than the process keeps what it is in;
+        // and whoever dies keeps it until the model ends.
+        let word = unsafe { std::mem::transmute::<Word<'_>, Word<'static>>(word) };
+        let before = self
+            .0
+            .and_then(|own| kernel(|kernel| kernel.processes[own].pending.replace(word)));
+        Pending {
+            own: self.0,
+            before,
+            word: PhantomData,
+        }
+    }
+}
+
+/// As in `futex.rs`.
+pub(crate) struct Pending<'w> {
+    own: Option<usize>,
+    before: Option<Word<'static>>,
+    word: PhantomData<&'w ()>,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let Some(own) = self.own else { return };
+        kernel(|kernel| {
+            let process = &mut kernel.processes[own];
+            // The dead do nothing any more.
+            if !process.died {
+                process.pending = self.before;
+            }
+        });
+    }
+}
