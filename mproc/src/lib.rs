@@ -53,6 +53,7 @@
 //! Only `sys` names `nix` or `libc`; only `wire/codec` names `bincode`; `wire` knows no message types.
 
 mod channel_error;
+mod courier;
 mod entry;
 mod error;
 mod failure;

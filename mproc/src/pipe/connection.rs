@@ -20,13 +20,14 @@ use crate::error::Result;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Connection<S, R> {
-    sender: Sender<S>,
+    // Dropped first, so that whoever sees the end of what we sent finds nobody to receive, too.
     receiver: Receiver<R>,
+    sender: Sender<S>,
 }
 
 impl<S, R> Connection<S, R> {
     pub(super) fn new(sender: Sender<S>, receiver: Receiver<R>) -> Self {
-        Self { sender, receiver }
+        Self { receiver, sender }
     }
 
     /// The two directions, to be used by two threads, or sent to two processes.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::outlet::KEPT;
 use super::words::{PipeWords, kind};
 use crate::channel_error::{Patience, RecvError, Trouble};
+use crate::courier::{self, LABEL, Label};
 use crate::shm::atomic::Ordering;
 use crate::shm::lane::{Frame, HasLane, Reader};
 use crate::shm::memory::Memory;
@@ -30,10 +31,14 @@ pub(super) struct Inlet {
     pub(super) line: Arc<OwnedFd>,
     spin: Spin,
     scratch: Vec<u8>,
+    /// The crate from which descriptors are taken now.
+    pub(super) opened: Option<(u64, Arc<OwnedFd>)>,
     pub(super) partial: Option<Partial>,
     pub(super) watched: Cell<bool>,
     /// Whether the bell was silenced since it was last put right.
     silenced: Cell<bool>,
+    /// A copy of this process made by `fork` does not close what it did not open.
+    process: u32,
 }
 
 /// A long message of which not everything has arrived, or been asked for.
@@ -52,6 +57,11 @@ impl Partial {
     }
 }
 
+/// Whether it is this process that lacks something, room for a descriptor above all: then the message stays.
+fn is_ours(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::InvalidData
+}
+
 /// 64 MiB: as much as is reserved on the word of a peer.
 const BELIEVED: usize = 64 * 1024 * 1024;
 
@@ -64,9 +74,11 @@ impl Inlet {
             line,
             spin: Spin::default(),
             scratch: Vec::new(),
+            opened: None,
             partial: None,
             watched: Cell::new(false),
             silenced: Cell::new(false),
+            process: sys::process_id(),
         }
     }
 
@@ -228,7 +240,7 @@ impl Inlet {
                     *bytes = partial.bytes;
                     return match partial.failed {
                         None => Ok(partial.handles),
-                        Some(error) => Err(RecvError::Io(error)),
+                        Some(error) => Err(Trouble::Io(error).receiving(patience)),
                     };
                 }
             }
@@ -238,15 +250,17 @@ impl Inlet {
                     if (frame.kind() == kind::BYTES) != is_bytes {
                         return Err(RecvError::WrongKind);
                     }
-                    let prefix = if frame.handles() > 0 { 8 } else { 0 };
+                    let prefix = if frame.handles() > 0 { LABEL } else { 0 };
                     let length = frame.length().saturating_sub(prefix);
                     if length > most {
                         return Err(RecvError::TooLong { length });
                     }
                     self.reader.copy(&frame, bytes);
                     let handles = self.handles_of(&frame, bytes);
-                    self.take(frame);
-                    return handles.map_err(RecvError::Io);
+                    if !handles.as_ref().is_err_and(is_ours) {
+                        self.take(frame);
+                    }
+                    return handles.map_err(|error| Trouble::Io(error).receiving(patience));
                 }
                 _ => self.pump(frame)?,
             }
@@ -277,11 +291,14 @@ impl Inlet {
     /// The first frame of a long message.
     fn begin(&mut self, frame: Frame, is_bytes: bool) -> Result<(), RecvError> {
         let mut length = Vec::new();
-        if frame.length() > 16 {
+        if frame.length() > LABEL + 8 {
             return Err(self.nonsense(frame));
         }
         self.reader.copy(&frame, &mut length);
-        let handles = self.handles_of(&frame, &mut length);
+        let handles = match self.handles_of(&frame, &mut length) {
+            Err(error) if is_ours(&error) => return Err(RecvError::Io(error)),
+            handles => handles,
+        };
         let total = length
             .try_into()
             .ok()
@@ -317,35 +334,36 @@ impl Inlet {
         RecvError::Broken(text)
     }
 
-    /// The descriptors of a message, whose number its payload begins with; that is cut off.
+    /// The descriptors of a message, whose label its payload begins with; that is cut off.
     fn handles_of(&mut self, frame: &Frame, payload: &mut Vec<u8>) -> io::Result<Handles> {
         let count = usize::from(frame.handles());
         if count == 0 {
             return Ok(Handles::new());
         }
-        let missing = || io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing");
-        let parcel = *payload.first_chunk().ok_or_else(missing)?;
-        payload.drain(..8);
-        let parcel = u64::from_le_bytes(parcel);
-        let mut handles = Handles::with_capacity(count.min(1024));
-        let mut arrived = Vec::new();
-        while handles.len() < count {
-            let mut number = [0; 8];
-            let received = sys::receive_packet(self.line.as_fd(), &mut number, &mut arrived, false);
-            match received {
+        let missing = || courier::invalid("descriptors are missing");
+        let label = Label::from_bytes(payload).ok_or_else(missing)?;
+        payload.drain(..LABEL);
+        while self.opened.as_ref().map(|opened| opened.0) != Some(label.crate_id) {
+            let mut id = [0; 8];
+            let mut arrived = Vec::new();
+            // Looked at before it is taken out: it stays if there is no room for a descriptor.
+            match sys::peek_packet(self.line.as_fd(), &mut id, &mut arrived) {
                 Ok(sys::Received::Packet { length: 8 }) => {}
                 Ok(_) => return Err(missing()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(missing()),
                 Err(error) => return Err(error),
             }
-            match u64::from_le_bytes(number).cmp(&parcel) {
-                // Of a message that came to nothing.
-                std::cmp::Ordering::Less => arrived.clear(),
-                std::cmp::Ordering::Equal => handles.extend(arrived.drain(..).map(Arc::new)),
-                std::cmp::Ordering::Greater => return Err(missing()),
-            }
+            sys::receive_bare(self.line.as_fd(), &mut id, false)?;
+            // They come in the order in which they were begun, so those before it are done with.
+            let fd = arrived.pop().ok_or_else(missing)?;
+            self.opened = Some((u64::from_le_bytes(id), Arc::new(fd)));
         }
-        Ok(handles)
+        let (_, opened) = self.opened.as_ref().expect("the loop has seen it");
+        let handles = courier::look(opened.as_fd(), label, count);
+        if !handles.as_ref().is_err_and(is_ours) {
+            courier::throw_away(opened.as_fd(), label);
+        }
+        handles
     }
 
     /// The next frame, or an error when there is none in time.
@@ -505,6 +523,9 @@ impl Inlet {
 
     /// Says that nobody will receive any more.
     pub(super) fn close(&self) {
+        if self.process != sys::process_id() {
+            return;
+        }
         let words = self.memory.words();
         words.reader.0.closed.store(1, Ordering::SeqCst);
         if words.writer.0.wants_room.swap(0, Ordering::SeqCst) != 0 {

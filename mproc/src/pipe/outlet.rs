@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::words::{GROWTH, PART, PipeWords, kind};
 use crate::channel_error::{Patience, Trouble};
+use crate::courier::{LABEL, Label, Packer};
 use crate::shm::atomic::Ordering;
 use crate::shm::lane::{HasLane, Room, Writer};
 use crate::shm::memory::Memory;
 use crate::sync::Spin;
 use crate::sys::{self, Heard};
-use crate::wire::message::MAX_HANDLES;
 
 /// The end: where values are encoded, and what sends them.
 pub(super) struct Outlet {
@@ -28,6 +28,9 @@ pub(super) struct Mouth {
     /// To the reader: descriptors go, rings for room come, and it hangs up when the reader is gone.
     pub(super) line: Arc<OwnedFd>,
     spin: Spin,
+    packer: Packer,
+    /// A copy of this process made by `fork` does not close what it did not open.
+    process: u32,
 }
 
 /// As much scratch as is kept from one message to the next.
@@ -41,6 +44,8 @@ impl Outlet {
             bell,
             line,
             spin: Spin::default(),
+            packer: Packer::default(),
+            process: sys::process_id(),
         };
         Self {
             mouth,
@@ -80,7 +85,8 @@ impl Mouth {
         handles: &[Arc<OwnedFd>],
         patience: Patience,
     ) -> Result<(), Trouble> {
-        if payload.len() <= PART {
+        // In parts, unless there is no time for it: then it fits as a whole or not at all.
+        if payload.len() <= PART || matches!(patience, Patience::None) {
             return self.send_first(short, payload, handles, patience);
         }
         let length = (payload.len() as u64).to_le_bytes();
@@ -113,9 +119,9 @@ impl Mouth {
             self.writer.commit(&self.memory, room, kind, 0, &[payload]);
         } else {
             // Room first: once the descriptors are in the line, nothing may stop the frame but death.
-            let room = self.room(8 + payload.len(), patience)?;
-            let parcel = self.send_handles(handles, patience)?;
-            let parts = [&parcel.to_le_bytes()[..], payload];
+            let room = self.room(LABEL + payload.len(), patience)?;
+            let label = self.send_handles(handles, patience)?;
+            let parts = [&label.to_bytes()[..], payload];
             self.writer
                 .commit(&self.memory, room, kind, handles.len() as u16, &parts);
         }
@@ -123,40 +129,29 @@ impl Mouth {
         Ok(())
     }
 
-    /// Puts the descriptors into the line and gives the number under which they go. Those of a message that came to nothing,
-    /// because there was no time or no sender left, stay behind, and the reader throws them away when it meets a later number.
+    /// Packs the descriptors and gives the label under which they go. Those of a message that came to nothing, because there was
+    /// no time or no sender left, stay behind, and the reader throws them away when it meets a later number.
     fn send_handles(
         &mut self,
         handles: &[Arc<OwnedFd>],
         patience: Patience,
-    ) -> Result<u64, Trouble> {
-        if handles.len() > MAX_HANDLES {
-            let text = format!(
-                "{} descriptors in one message, which holds {MAX_HANDLES}",
-                handles.len()
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
-        }
-        let says = &self.memory.words().writer.0;
-        let parcel = says.parcels.fetch_add(1, Ordering::Relaxed) + 1;
-        for some in handles.chunks(sys::MAX_DESCRIPTORS_PER_PACKET) {
-            let some: Vec<_> = some.iter().map(|fd| fd.as_fd()).collect();
-            loop {
-                match sys::send_packet(self.line.as_fd(), &[&parcel.to_le_bytes()], &some, false) {
-                    Ok(()) => break,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        match sys::wait_writable(self.line.as_fd(), patience.deadline()?)? {
-                            Heard::Bell => {}
-                            Heard::HungUp => return Err(Trouble::Disconnected),
-                            Heard::TimedOut => return Err(Trouble::TimedOut),
-                        }
+    ) -> Result<Label, Trouble> {
+        let crates = &self.memory.words().writer.0.crates;
+        let next = || Ok(crates.fetch_add(1, Ordering::Relaxed) + 1);
+        loop {
+            match self.packer.pack(self.line.as_fd(), next, handles) {
+                Ok(label) => return Ok(label),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match sys::wait_writable(self.line.as_fd(), patience.deadline()?)? {
+                        Heard::Bell => {}
+                        Heard::HungUp => return Err(Trouble::Disconnected),
+                        Heard::TimedOut => return Err(Trouble::TimedOut),
                     }
-                    Err(error) if is_hang_up(&error) => return Err(Trouble::Disconnected),
-                    Err(error) => return Err(error.into()),
                 }
+                Err(error) if is_hang_up(&error) => return Err(Trouble::Disconnected),
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(parcel)
     }
 
     /// Takes back what was sent of a long message: its reader forgets it. There is always room for that.
@@ -248,6 +243,9 @@ impl Mouth {
 
     /// Says that no more will come.
     pub(super) fn close(&self) {
+        if self.process != sys::process_id() {
+            return;
+        }
         let words = self.memory.words();
         words.writer.0.closed.store(1, Ordering::SeqCst);
         if words.reader.0.awaits.swap(0, Ordering::SeqCst) != 0 {

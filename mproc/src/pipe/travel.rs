@@ -15,6 +15,7 @@ pub(super) struct TravellingEnd {
     memory: Fd,
     bell: Fd,
     line: Fd,
+    opened: Option<(u64, Fd)>,
     partial: Option<TravellingPartial>,
 }
 
@@ -32,12 +33,14 @@ impl TravellingEnd {
             memory: Fd::shared(Arc::clone(outlet.mouth.memory.file())),
             bell: Fd::shared(Arc::clone(&outlet.mouth.bell)),
             line: Fd::shared(Arc::clone(&outlet.mouth.line)),
+            opened: None,
             partial: None,
         }
     }
 
     /// What has arrived of a message goes along.
     pub(super) fn of_inlet(inlet: &Inlet) -> Self {
+        let opened = inlet.opened.as_ref();
         let partial = inlet.partial.as_ref().map(|partial| TravellingPartial {
             is_bytes: partial.is_bytes,
             total: partial.total,
@@ -48,6 +51,7 @@ impl TravellingEnd {
             memory: Fd::shared(Arc::clone(inlet.memory.file())),
             bell: Fd::shared(Arc::clone(&inlet.bell)),
             line: Fd::shared(Arc::clone(&inlet.line)),
+            opened: opened.map(|(id, fd)| (*id, Fd::shared(Arc::clone(fd)))),
             partial,
         }
     }
@@ -64,6 +68,7 @@ impl TravellingEnd {
     pub(super) fn into_inlet(self) -> io::Result<Inlet> {
         let memory = Memory::open(self.memory.into_shared())?;
         let mut inlet = Inlet::new(memory, self.bell.into_shared(), self.line.into_shared());
+        inlet.opened = self.opened.map(|(id, fd)| (id, fd.into_shared()));
         inlet.partial = self
             .partial
             .filter(|partial| partial.bytes.len() <= partial.total)

@@ -31,8 +31,8 @@ pub(super) struct WriterSays {
     pub(super) wants_room: AtomicU64,
     /// Not 0: it was closed. As above.
     pub(super) closed: AtomicU32,
-    /// How many messages with descriptors were begun, by which packets and frames are matched.
-    pub(super) parcels: AtomicU64,
+    /// How many crates of descriptors were begun.
+    pub(super) crates: AtomicU64,
 }
 
 // SAFETY: atomics only; any bytes are valid ones.

@@ -43,9 +43,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32 as LocalU32, AtomicU64 as LocalU64};
 use std::time::Duration;
 
-use super::courier::{Fetcher, LABEL, Label, Office, Packer};
-use super::words::{GROWTH, ITEM, QueueWords};
+use super::office::{Fetcher, Office};
+use super::words::{CHANGING, GROWTH, ITEM, QueueWords, RUNG, SILENT};
 use crate::channel_error::{Patience, Trouble};
+use crate::courier::{LABEL, Label, Packer};
 use crate::shm::atomic::{Ordering, word};
 use crate::shm::lane::{self, Frame, HasLane, MOST_FRAMES, Reader, Writer};
 use crate::shm::memory::Memory;
@@ -70,6 +71,8 @@ pub(crate) struct Core {
     /// The first thread that used this, and whether another one has.
     first_user: LocalU32,
     several_users: AtomicBool,
+    /// A copy of this process made by `fork` shares its locks on the file, and is not to let go of them.
+    process: u32,
 }
 
 #[derive(Default)]
@@ -139,6 +142,9 @@ pub(crate) fn keep(bytes: Vec<u8>) {
 /// What a `try_` form waits for a turn at most: that is a matter of nanoseconds, unless its owner was stopped.
 const SHORT: Duration = Duration::from_millis(50);
 
+/// What a form without a deadline that is not to wait at all waits for a turn.
+const LONG: Duration = Duration::from_secs(1);
+
 impl Core {
     pub(crate) fn new(capacity: u32) -> io::Result<Self> {
         let memory = lane::create::<QueueWords>(GROWTH)?;
@@ -165,6 +171,7 @@ impl Core {
             get_side: UnsafeCell::default(),
             spin: LocalU64::new(Spin::default().to_word()),
             first_user: LocalU32::new(0),
+            process: sys::process_id(),
             several_users: AtomicBool::new(false),
         }
     }
@@ -239,6 +246,11 @@ impl Core {
     #[inline]
     fn is_empty(&self) -> bool {
         self.words().lane().is_empty()
+    }
+
+    /// Whether this is in a copy of the process that made or received it.
+    pub(crate) fn is_a_copy(&self) -> bool {
+        self.process != sys::process_id()
     }
 
     /// Notes which threads use this queue.
@@ -371,7 +383,11 @@ impl Core {
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
             side.writer.commit(&self.memory, room, ITEM, 0, &[payload]);
         } else {
-            let label = side.packer.pack(&self.office, &words.courier.0, handles)?;
+            let label = side.packer.pack(
+                self.office.counter.as_fd(),
+                || words.courier.0.next_crate(),
+                handles,
+            )?;
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
             let parts = [&label.to_bytes()[..], payload];
             side.writer
@@ -385,8 +401,11 @@ impl Core {
     /// caller has the producers' turn.
     #[inline]
     fn announce(&self, watched: bool) {
-        if watched && self.words().state.0.rung.swap(1, Ordering::SeqCst) == 0 {
+        let rung = &self.words().state.0.rung;
+        if watched && rung.load(Ordering::SeqCst) != RUNG {
+            rung.store(CHANGING, Ordering::SeqCst);
             sys::ring(self.doorbell.as_fd());
+            rung.store(RUNG, Ordering::SeqCst);
         }
     }
 
@@ -527,7 +546,7 @@ impl Core {
             state.items.ring();
         }
         self.pass_on(slept);
-        if state.rung.load(Ordering::SeqCst) != 0 && self.is_empty() {
+        if state.rung.load(Ordering::SeqCst) != SILENT && self.is_empty() {
             self.quieten(thread);
         }
         if large && self.is_empty() {
@@ -538,7 +557,7 @@ impl Core {
     /// Silences the doorbell of a watched queue that is empty.
     #[inline]
     fn quieten(&self, thread: RobustThread) {
-        if self.words().state.0.rung.load(Ordering::SeqCst) != 0 {
+        if self.words().state.0.rung.load(Ordering::SeqCst) != SILENT {
             self.quieten_slowly(thread);
         }
     }
@@ -553,8 +572,10 @@ impl Core {
         if self.turn(lock, thread, Patience::None).is_err() {
             return; // It stays readable, and the next one to find nothing tries again.
         }
-        if self.is_empty() && !self.is_closed() && state.rung.swap(0, Ordering::SeqCst) != 0 {
+        if self.is_empty() && !self.is_closed() {
+            state.rung.store(CHANGING, Ordering::SeqCst);
             sys::silence(self.doorbell.as_fd());
+            state.rung.store(SILENT, Ordering::SeqCst);
         }
         lock.unlock();
         self.pass_on(true);
@@ -633,11 +654,15 @@ impl Core {
     }
 
     /// Does something while nobody takes an item.
-    pub(crate) fn in_consumers_turn<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
+    pub(crate) fn in_consumers_turn<T>(
+        &self,
+        deadline: Deadline,
+        act: impl FnOnce() -> T,
+    ) -> io::Result<T> {
         let thread = RobustThread::current()?;
         let lock = &self.words().consumers.0;
         let _pending = thread.pending(word(lock.word()));
-        match self.turn(lock, thread, Patience::FOREVER) {
+        match self.turn(lock, thread, Patience::Until(deadline)) {
             Ok(_) => {}
             Err(Trouble::Io(error)) => return Err(error),
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
@@ -664,15 +689,17 @@ impl Core {
         let words = self.words();
         let lock = &words.producers.0;
         let _pending = thread.pending(word(lock.word()));
-        // In the turn, so that whoever sees the closing sees all items.
-        let turn = self.turn(lock, thread, Patience::FOREVER);
-        if matches!(turn, Err(Trouble::Io(_))) {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
+        // In the turn, so that whoever sees the closing sees all items. One who has been stopped in its turn does not stop this.
+        let turn = match self.turn(lock, thread, Patience::of(LONG)) {
+            Err(Trouble::Io(error)) => return Err(error),
+            turn => turn.is_ok(),
+        };
         let state = &words.state.0;
         self.announce(state.watched.load(Ordering::SeqCst) != 0);
         state.closed.store(1, Ordering::SeqCst);
-        lock.unlock();
+        if turn {
+            lock.unlock();
+        }
         state.items.ring_all();
         state.room.ring_all();
         self.heal();
@@ -687,7 +714,7 @@ impl Core {
             let thread = RobustThread::current()?;
             let lock = &words.producers.0;
             let _pending = thread.pending(word(lock.word()));
-            match self.turn(lock, thread, Patience::FOREVER) {
+            match self.turn(lock, thread, Patience::of(LONG)) {
                 Ok(_) => {}
                 Err(Trouble::Io(error)) => return Err(error),
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
@@ -709,6 +736,9 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Drop for Core {
     fn drop(&mut self) {
+        if self.is_a_copy() {
+            return;
+        }
         sys::unlock_byte(self.memory.file().as_fd(), HOLDERS);
         // Somebody may be the last one now, and sleep.
         self.words().state.0.items.ring_all();

@@ -130,7 +130,7 @@ impl Tasks {
             }
             // Not while somebody counts.
             let process = u64::from(std::process::id()) << 32;
-            self.core.in_consumers_turn(|| {
+            self.core.in_consumers_turn(Deadline::NEVER, || {
                 hand.0.store(process, Ordering::SeqCst);
             })?;
             *own = Some(index);
@@ -179,10 +179,10 @@ impl Tasks {
     }
 
     /// Looks for hands of the dead and settles what was in them.
-    fn settle_the_dead(&self) -> io::Result<()> {
+    fn settle_the_dead(&self, deadline: Deadline) -> io::Result<()> {
         let words = self.words();
         let own = *self.hand.lock().unwrap_or_else(PoisonError::into_inner);
-        self.core.in_consumers_turn(|| {
+        self.core.in_consumers_turn(deadline, || {
             let mut living = 0_u32;
             for (index, hand) in words.hands.iter().enumerate() {
                 let value = hand.0.load(Ordering::SeqCst);
@@ -223,7 +223,10 @@ impl Tasks {
     fn join_enlisted(&self, alone: bool, deadline: Deadline) -> Result<bool, JoinError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            self.settle_the_dead().map_err(JoinError::Io)?;
+            match self.settle_the_dead(deadline) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
+                settled => settled.map_err(JoinError::Io)?,
+            }
             let settled = self.settled();
             let unfinished = self.unfinished(settled);
             let abandoned = settled >> ABANDONED_AT;
@@ -315,6 +318,9 @@ fn advanced(settled: u64, count: u64) -> u64 {
 
 impl Drop for Tasks {
     fn drop(&mut self) {
+        if self.core.is_a_copy() {
+            return;
+        }
         let own = *self.hand.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(hand) = own {
             let word = &self.words().hands[hand].0;

@@ -1,8 +1,8 @@
 //! Queues: any number of processes and threads put, any number of them get, and each item goes to one.
 
 mod core;
-mod courier;
 mod joinable;
+mod office;
 mod words;
 
 use std::fmt;

@@ -84,12 +84,13 @@ fn part(index: usize, core: &Arc<Core>, seen: &Seen, does: Does, steps: Option<u
         }
         Takes(items) => {
             for _ in 0..items {
-                match core.take(Patience::FOREVER, false, || {}) {
-                    Ok(taken) => {
-                        assert!(taken.bytes.len() == 8, "a torn item");
-                        assert!(taken.bytes.iter().all(|byte| *byte == taken.bytes[0]));
-                        seen.lock().unwrap().push((index, taken.bytes[0]));
-                        keep(taken.bytes);
+                let mut bytes = scratch();
+                match core.take(&mut bytes, Patience::FOREVER, false, || {}) {
+                    Ok(_) => {
+                        assert!(bytes.len() == 8, "a torn item");
+                        assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+                        seen.lock().unwrap().push((index, bytes[0]));
+                        keep(bytes);
                     }
                     Err(NotTaken::Closed) => return,
                     Err(NotTaken::Trouble(trouble)) => panic!("{trouble:?}"),
@@ -111,14 +112,26 @@ fn assert_nobody_sleeps_in_vain(core: &Core, outcome: &Outcome) {
     };
     let there = core.len();
     if core.is_closed() || there > 0 {
-        assert!(!stuck(&state.items), "a consumer sleeps while there is an item, or the end");
+        assert!(
+            !stuck(&state.items),
+            "a consumer sleeps while there is an item, or the end"
+        );
     }
     if core.is_closed() || core.has_room() {
         assert!(!stuck(&state.room), "a producer sleeps while there is room");
     }
-    for (name, lock) in [("producers", &words.producers.0), ("consumers", &words.consumers.0)] {
-        assert!(!lock.is_locked(), "the {name}' turn is taken by nobody who lives");
-        assert!(!stuck(lock.bell()), "one sleeps until it has the {name}' turn, which is free");
+    for (name, lock) in [
+        ("producers", &words.producers.0),
+        ("consumers", &words.consumers.0),
+    ] {
+        assert!(
+            !lock.is_locked(),
+            "the {name}' turn is taken by nobody who lives"
+        );
+        assert!(
+            !stuck(lock.bell()),
+            "one sleeps until it has the {name}' turn, which is free"
+        );
     }
 }
 
@@ -144,7 +157,13 @@ fn check(capacity: u32, does: &'static [Does], deaths: usize, preemptions: usize
                 let cores = things.queue(does.len(), capacity);
                 let seen = Seen::default();
                 let parts = does.iter().enumerate().map(|(index, does)| {
-                    part(index, &cores[index], &seen, *does, steps.get(index).copied())
+                    part(
+                        index,
+                        &cores[index],
+                        &seen,
+                        *does,
+                        steps.get(index).copied(),
+                    )
                 });
                 let outcome = sys::run(parts.collect());
                 let mut died = anybody_died.lock().unwrap();

@@ -32,13 +32,21 @@ pub(crate) struct State {
     pub(crate) closed: AtomicU32,
     /// Not 0: the doorbell is kept readable while there is an item, or the end.
     pub(crate) watched: AtomicU32,
-    /// Not 0: the doorbell is readable. Changed by whoever has the producers' turn.
+    /// Whether the doorbell is readable: [`SILENT`], [`RUNG`], or [`CHANGING`] while whoever has the producers' turn changes it, or
+    /// since one died who did.
     pub(crate) rung: AtomicU32,
     /// Not 0: it has been sent to another process at least once.
     pub(crate) shared: AtomicU32,
 }
 
-/// See [`courier`](super::courier).
+/// The doorbell is not readable.
+pub(crate) const SILENT: u32 = 0;
+/// It is readable.
+pub(crate) const RUNG: u32 = 1;
+/// It may be either.
+pub(crate) const CHANGING: u32 = 2;
+
+/// See [`office`](super::office).
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(crate) struct CourierWords {
