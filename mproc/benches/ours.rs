@@ -164,15 +164,14 @@ impl<'de> Deserialize<'de> for Blob {
 
 #[mproc::entry]
 fn read_bulk(
-    mut bytes: Receiver<()>,
-    mut blobs: Receiver<Blob>,
-    mut vectors: Receiver<Vec<u8>>,
+    pipes: (Receiver<()>, Receiver<Blob>, Receiver<Vec<u8>>),
     gate: Fd,
     how: Receive,
     size: usize,
     count: u64,
     core: Core,
 ) -> (u64, u64) {
+    let (mut bytes, mut blobs, mut vectors) = pipes;
     let gate = Gate::open(gate);
     let _standing = Standing::on(core);
     let mut buffer = vec![1_u8; size];
@@ -200,9 +199,7 @@ pub(crate) fn bulk(how: Receive, size: usize, count: u64, cores: [Core; 2]) -> f
     let (mut vectors, vectors_there) = mproc::pipe().expect("a pipe");
     let gate = Gate::new();
     let reader = read_bulk::spawn(
-        bytes_there,
-        blobs_there,
-        vectors_there,
+        (bytes_there, blobs_there, vectors_there),
         gate.fd(),
         how,
         size,

@@ -41,6 +41,27 @@ impl Way {
     }
 }
 
+/// 2 KiB: from more than that on the C library takes `rep movsb`, which on some processors (AMD Zen 3) is fifteen times slower
+/// than a loop where the target lies a few bytes behind the source within a page, as it does between shared memory and what
+/// `malloc` gives. From half the second-level cache on, it takes a loop again.
+const PIECE: usize = 2048;
+
+/// Copies a step as fast as there is a way to.
+///
+/// # Safety
+///
+/// As `copy_nonoverlapping`.
+unsafe fn copy(from: *const u8, to: *mut u8, length: usize, way: Way) {
+    let piece = if way.step < 1 << 20 { PIECE } else { length };
+    let mut done = 0;
+    while done < length {
+        let piece = piece.min(length - done);
+        // SAFETY: the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(from.add(done), to.add(done), piece) };
+        done += piece;
+    }
+}
+
 fn write(memory: &Shared, way: Way, number: &mut u64, message: &[u8]) {
     let (written, read) = (
         memory.atomic::<AtomicU64>(WRITTEN),
@@ -51,7 +72,7 @@ fn write(memory: &Shared, way: Way, number: &mut u64, message: &[u8]) {
         // SAFETY: the place is inside, and ours until it is announced.
         unsafe {
             let place = memory.at::<u8>(way.place(*number));
-            std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+            copy(part.as_ptr(), place, part.len(), way);
         }
         *number += 1;
         written.store(*number, Release); // pairs with "part there" in `read`
@@ -74,7 +95,7 @@ unsafe fn read(memory: &Shared, way: Way, number: &mut u64, target: *mut u8, siz
         // SAFETY: the place is inside, and ours until it is given back; the target has the room.
         unsafe {
             let place = memory.at::<u8>(way.place(*number));
-            std::ptr::copy_nonoverlapping(place, target.add(start), length);
+            copy(place, target.add(start), length, way);
         }
         *number += 1;
         read.store(*number, Release);

@@ -106,11 +106,8 @@ impl Shared {
             OwnedFd::from_raw_fd(number)
         };
         // SAFETY: sets the size of a file that nobody has mapped yet.
-        assert_eq!(
-            unsafe { libc::ftruncate(fd.as_raw_fd(), length as i64) },
-            0,
-            "room"
-        );
+        let sized = unsafe { libc::ftruncate(fd.as_raw_fd(), length as i64) };
+        assert_eq!(sized, 0, "room");
         Self::map(fd, length)
     }
 
@@ -227,7 +224,7 @@ impl Gate {
     }
 }
 
-/// Keeps the descriptor numbers of this process, to look at what a new object holds.
+/// How many descriptors were opened since `before`, and how many bytes of memory or disk stand behind them.
 pub(crate) fn memory_of_descriptors(before: &[String]) -> (usize, u64) {
     let new: Vec<_> = descriptors()
         .into_iter()

@@ -47,8 +47,6 @@ pub(super) struct Partial {
     pub(super) total: usize,
     pub(super) bytes: Vec<u8>,
     pub(super) handles: Handles,
-    /// Its descriptors could not be had; it is received to its end and then is this error.
-    pub(super) failed: Option<io::Error>,
 }
 
 impl Partial {
@@ -139,7 +137,6 @@ impl Inlet {
             if let Some(partial) = &mut self.partial
                 && partial.is_bytes
                 && partial.total <= buffer.len()
-                && partial.failed.is_none()
             {
                 let mut filled = partial.bytes.len();
                 buffer[..filled].copy_from_slice(&partial.bytes);
@@ -200,7 +197,7 @@ impl Inlet {
         while *filled < buffer.len() {
             let frame = self.expect_frame(patience)?;
             match frame.kind() {
-                kind::PART if frame.length() <= buffer.len() - *filled => {
+                kind::PART if frame.handles() == 0 && frame.length() <= buffer.len() - *filled => {
                     let end = *filled + frame.length();
                     self.reader.copy_into(&frame, &mut buffer[*filled..end]);
                     *filled = end;
@@ -238,10 +235,7 @@ impl Inlet {
                 if partial.is_complete() {
                     let partial = self.partial.take().expect("just seen");
                     *bytes = partial.bytes;
-                    return match partial.failed {
-                        None => Ok(partial.handles),
-                        Some(error) => Err(Trouble::Io(error).receiving(patience)),
-                    };
+                    return Ok(partial.handles);
                 }
             }
             let frame = self.expect_frame(patience)?;
@@ -277,6 +271,7 @@ impl Inlet {
             }
             (kind::LONG_VALUE, None) => self.begin(frame, false),
             (kind::LONG_BYTES, None) => self.begin(frame, true),
+            (kind::PART, Some(_)) if frame.handles() != 0 => self.last_part(frame),
             (kind::PART, Some(partial))
                 if frame.length() <= partial.total - partial.bytes.len() && frame.length() > 0 =>
             {
@@ -291,35 +286,47 @@ impl Inlet {
     /// The first frame of a long message.
     fn begin(&mut self, frame: Frame, is_bytes: bool) -> Result<(), RecvError> {
         let mut length = Vec::new();
-        if frame.length() > LABEL + 8 {
+        if frame.length() != 8 || frame.handles() != 0 {
             return Err(self.nonsense(frame));
         }
         self.reader.copy(&frame, &mut length);
-        let handles = match self.handles_of(&frame, &mut length) {
-            Err(error) if is_ours(&error) => return Err(RecvError::Io(error)),
-            handles => handles,
-        };
-        let total = length
-            .try_into()
-            .ok()
-            .and_then(|length| usize::try_from(u64::from_le_bytes(length)).ok());
-        let Some(total) = total else {
+        let length = length.try_into().expect("eight bytes");
+        let Ok(total) = usize::try_from(u64::from_le_bytes(length)) else {
             return Err(self.nonsense(frame));
         };
         self.take(frame);
-        let (handles, failed) = match handles {
-            Ok(handles) => (handles, None),
-            Err(error) => (Handles::new(), Some(error)),
-        };
         self.partial = Some(Partial {
             is_bytes,
             total,
             // What is only claimed costs nothing.
             bytes: Vec::with_capacity(if is_bytes { 0 } else { total.min(BELIEVED) }),
-            handles,
-            failed,
+            handles: Handles::new(),
         });
         Ok(())
+    }
+
+    /// The last part of a long message that has descriptors.
+    fn last_part(&mut self, frame: Frame) -> Result<(), RecvError> {
+        let mut part = Vec::new();
+        self.reader.copy(&frame, &mut part);
+        let handles = match self.handles_of(&frame, &mut part) {
+            Ok(handles) => handles,
+            Err(error) if is_ours(&error) => return Err(RecvError::Io(error)),
+            Err(error) => {
+                self.take(frame);
+                self.partial = None;
+                return Err(RecvError::Broken(error.to_string()));
+            }
+        };
+        match &mut self.partial {
+            Some(partial) if part.len() == partial.total - partial.bytes.len() => {
+                partial.bytes.extend_from_slice(&part);
+                partial.handles = handles;
+                self.take(frame);
+                Ok(())
+            }
+            _ => Err(self.nonsense(frame)),
+        }
     }
 
     /// A frame that does not belong there. It is thrown away, and what it was to belong to.
@@ -412,6 +419,10 @@ impl Inlet {
         }
         let deadline = match patience {
             Patience::None => {
+                // Who watches and is told that there is nothing waits for the next edge, so there has to be one from here on.
+                if self.watched.get() && !self.is_silent_and_empty() {
+                    return Ok(());
+                }
                 let now = sys::Deadline::after(std::time::Duration::ZERO);
                 let heard = sys::wait_bell(None, self.line.as_fd(), false, now)?;
                 return match heard {
@@ -505,16 +516,20 @@ impl Inlet {
         }
     }
 
+    /// Silences the bell, asks to be rung, and says whether there is nothing still.
+    fn is_silent_and_empty(&self) -> bool {
+        let words = self.memory.words();
+        sys::silence(self.bell.as_fd());
+        self.silenced.set(true);
+        words.reader.0.awaits.store(1, Ordering::SeqCst);
+        words.lane().is_empty()
+    }
+
     fn put_bell_right(&self) {
         let words = self.memory.words();
         let complete = self.partial.as_ref().is_some_and(Partial::is_complete);
-        if !complete && words.lane().is_empty() {
-            sys::silence(self.bell.as_fd());
-            self.silenced.set(true);
-            words.reader.0.awaits.store(1, Ordering::SeqCst);
-            if words.lane().is_empty() {
-                return; // The writer will ring.
-            }
+        if !complete && words.lane().is_empty() && self.is_silent_and_empty() {
+            return; // The writer will ring.
         }
         if self.silenced.replace(false) {
             sys::ring(self.bell.as_fd());

@@ -5,6 +5,8 @@
 //! hangs up for a process that is killed, so the survivor always hears of it.
 
 mod connection;
+#[cfg(all(test, not(loom)))]
+mod fuzz;
 mod inlet;
 mod outlet;
 mod receiver;

@@ -65,18 +65,30 @@ impl Mouth {
         handles: &[Arc<OwnedFd>],
         patience: Patience,
     ) -> Result<(), Trouble> {
-        if self.memory.words().reader.0.closed.load(Ordering::Relaxed) != 0 {
+        let closed = &self.memory.words().reader.0.closed;
+        if closed.load(Ordering::Relaxed) != 0 {
             return Err(Trouble::Disconnected);
         }
-        if payload.len() <= PART && handles.is_empty() {
-            let room = self.room(payload.len(), patience)?;
+        if payload.len() <= PART
+            && handles.is_empty()
+            && let Ok(Some(room)) = self
+                .writer
+                .reserve(&self.memory, GROWTH, payload.len() as u64)
+        {
             self.writer.commit(&self.memory, room, short, 0, &[payload]);
             self.ring();
             return Ok(());
         }
-        self.send_slowly(short, long, payload, handles, patience)
+        let sent = self.send_slowly(short, long, payload, handles, patience);
+        if matches!(sent, Err(Trouble::Disconnected)) {
+            // It stays so, whatever room there is. Said where we look at it for each message, and nobody else will.
+            let closed = &self.memory.words().reader.0.closed;
+            closed.store(1, Ordering::Relaxed);
+        }
+        sent
     }
 
+    #[cold]
     fn send_slowly(
         &mut self,
         short: u8,
@@ -87,27 +99,24 @@ impl Mouth {
     ) -> Result<(), Trouble> {
         // In parts, unless there is no time for it: then it fits as a whole or not at all.
         if payload.len() <= PART || matches!(patience, Patience::None) {
-            return self.send_first(short, payload, handles, patience);
+            return self.send_frame(short, payload, handles, patience);
         }
         let length = (payload.len() as u64).to_le_bytes();
-        self.send_first(long, &length, handles, patience)?;
-        for part in payload.chunks(PART) {
-            let room = match self.room(part.len(), patience) {
-                Ok(room) => room,
-                Err(trouble) => {
-                    self.retract();
-                    return Err(trouble);
-                }
-            };
-            self.writer
-                .commit(&self.memory, room, kind::PART, 0, &[part]);
-            self.ring();
+        self.send_frame(long, &length, &[], patience)?;
+        let mut parts = payload.chunks(PART).peekable();
+        while let Some(part) = parts.next() {
+            // The descriptors go with the last part: what is taken back after all has not left.
+            let handles = if parts.peek().is_none() { handles } else { &[] };
+            if let Err(trouble) = self.send_frame(kind::PART, part, handles, patience) {
+                self.retract();
+                return Err(trouble);
+            }
         }
         Ok(())
     }
 
-    /// Sends a frame that may have descriptors beside it.
-    fn send_first(
+    /// Sends a frame, which may have descriptors beside it.
+    fn send_frame(
         &mut self,
         kind: u8,
         payload: &[u8],

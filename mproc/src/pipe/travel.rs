@@ -77,7 +77,6 @@ impl TravellingEnd {
                 total: partial.total,
                 bytes: partial.bytes,
                 handles: partial.handles.into_iter().map(Fd::into_shared).collect(),
-                failed: None,
             });
         Ok(inlet)
     }

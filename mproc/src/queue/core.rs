@@ -330,6 +330,7 @@ impl Core {
             slept |= self.turn(lock, thread, patience)?;
             if self.is_closed() {
                 lock.unlock();
+                self.owed();
                 self.pass_on(slept);
                 return Err(NotPut::Closed);
             }
@@ -350,6 +351,7 @@ impl Core {
                 return put.map_err(NotPut::from);
             }
             lock.unlock();
+            self.owed();
             self.pass_on(slept);
             let deadline = patience.deadline()?;
             let ready = || self.has_room() || self.is_closed();
@@ -443,6 +445,7 @@ impl Core {
                     self.taken(thread, slept, large);
                     return taken.map_err(NotTaken::from);
                 }
+                self.owed();
                 continue;
             }
             self.pass_on(slept);
@@ -551,6 +554,19 @@ impl Core {
         }
         if large && self.is_empty() {
             self.shrink(thread);
+        }
+    }
+
+    /// After a turn in which there was nothing to do: one who died meanwhile, and owed somebody a wake-up, was not looked after by the
+    /// kernel, because the turn was ours.
+    #[inline]
+    fn owed(&self) {
+        let state = &self.words().state.0;
+        if state.items.is_awaited() && !self.is_empty() {
+            state.items.ring();
+        }
+        if state.room.is_awaited() && self.has_room() {
+            state.room.ring();
         }
     }
 

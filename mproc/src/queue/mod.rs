@@ -1,6 +1,8 @@
 //! Queues: any number of processes and threads put, any number of them get, and each item goes to one.
 
 mod core;
+#[cfg(all(test, not(loom)))]
+mod fuzz;
 mod joinable;
 mod office;
 mod words;

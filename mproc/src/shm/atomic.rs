@@ -107,12 +107,13 @@ mod model {
             }
         }
 
-        /// The latest, as the kernel, under its own locks, sees it.
+        /// As the kernel, under its own locks and behind its barriers, sees it. Not by an exchange: loom does not know that
+        /// one comes right behind what it has read.
         pub(crate) fn value(self) -> u32 {
             fence(Ordering::SeqCst);
             match self {
-                Self::Whole(word) => word.0.fetch_add(0, Ordering::SeqCst),
-                Self::Upper(word) => (word.0.fetch_add(0, Ordering::SeqCst) >> 32) as u32,
+                Self::Whole(word) => word.0.load(Ordering::SeqCst),
+                Self::Upper(word) => (word.0.load(Ordering::SeqCst) >> 32) as u32,
             }
         }
 

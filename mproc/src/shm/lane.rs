@@ -675,7 +675,11 @@ impl Reader {
             let head = Mark(words.head.load(Ordering::Relaxed));
             let tail = lane.tail(); // pairs with "frame visible"
             if tail.position() == head.position() {
-                return Ok(None);
+                // Users ask the counts whether there is anything: one that says so for ever would keep them looking.
+                return match head.until(tail) {
+                    0 => Ok(None),
+                    _ => Err(broken("a count of frames that are not there")),
+                };
             }
             words.seen_tail.store(tail.0, Ordering::Release);
             let (index, segment) = current(&words.get_segments, head.position())

@@ -3,3 +3,6 @@
 pub(crate) mod atomic;
 pub(crate) mod lane;
 pub(crate) mod memory;
+
+#[cfg(all(test, not(loom)))]
+pub(crate) mod fuzz;

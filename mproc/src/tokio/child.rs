@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::ready::{found, look, register_copy};
+use super::ready::{found, look, register};
 use crate::error::{Error, Result};
 use crate::process::{AnyChild, Child, ExitStatus};
 
@@ -42,7 +42,7 @@ impl AnyChild {
         if let Some(status) = self.wait_timeout(Duration::ZERO)? {
             return Ok(status);
         }
-        let ready = register_copy(self.as_fd())?;
+        let ready = register(self.as_fd())?;
         let ask = || look(self.wait_timeout(Duration::ZERO).transpose(), self);
         found(&ready, ask)
             .await

@@ -5,7 +5,8 @@
 //! [`wait_async`](crate::AnyChild::wait_async) stand beside `join` and `wait`.
 //!
 //! What waits here waits for a descriptor in the runtime's own `epoll`, whatever process is at the other end. What does not wait is
-//! as it is without a runtime: it is done at once, in the memory that the processes share.
+//! as it is without a runtime: it is done at once, in the memory that the processes share. Each
+//! form costs one descriptor more than the handle in it.
 //!
 //! The errors are those of the blocking forms, and so is what happens when a peer dies.
 //!

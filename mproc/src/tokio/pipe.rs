@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use ::tokio::io::unix::AsyncFd;
@@ -35,8 +35,7 @@ use crate::pipe;
 /// # }
 /// ```
 pub struct Receiver<T> {
-    /// Of the end's own descriptor, which only it gives out and which lives as long as it does. Before it, so that it goes first.
-    ready: AsyncFd<RawFd>,
+    ready: AsyncFd<OwnedFd>,
     end: pipe::Receiver<T>,
 }
 
@@ -53,7 +52,7 @@ impl<T> pipe::Receiver<T> {
     ///
     /// [Outside a runtime](crate::tokio#panics).
     pub fn into_async(self) -> Result<Receiver<T>> {
-        let ready = register(self.watch()?.as_raw_fd())?;
+        let ready = register(self.watch()?)?;
         Ok(Receiver { ready, end: self })
     }
 }
@@ -97,9 +96,7 @@ impl<T> Receiver<T> {
 
     /// The end for threads again, with all that has come and was not received.
     pub fn into_inner(self) -> pipe::Receiver<T> {
-        let Self { ready, end } = self;
-        drop(ready);
-        end
+        self.end
     }
 
     /// Closes this end, as dropping it does.
@@ -180,8 +177,7 @@ impl<T> fmt::Debug for Receiver<T> {
 /// # }
 /// ```
 pub struct Connection<S, R> {
-    /// As [`Receiver::ready`].
-    ready: AsyncFd<RawFd>,
+    ready: AsyncFd<OwnedFd>,
     end: pipe::Connection<S, R>,
 }
 
@@ -198,7 +194,7 @@ impl<S, R> pipe::Connection<S, R> {
     ///
     /// [Outside a runtime](crate::tokio#panics).
     pub fn into_async(self) -> Result<Connection<S, R>> {
-        let ready = register(self.watch()?.as_raw_fd())?;
+        let ready = register(self.watch()?)?;
         Ok(Connection { ready, end: self })
     }
 }
@@ -263,9 +259,7 @@ impl<S, R> Connection<S, R> {
 
     /// The end for threads again, with all that has come and was not received.
     pub fn into_inner(self) -> pipe::Connection<S, R> {
-        let Self { ready, end } = self;
-        drop(ready);
-        end
+        self.end
     }
 
     /// Closes both directions, as dropping it does.
@@ -324,13 +318,16 @@ impl<S, R: DeserializeOwned> Connection<S, R> {
 
 impl<S, R> fmt::Debug for Connection<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.end.fmt(f)
+        f.write_str("Connection")
     }
 }
 
 type Received<T> = std::result::Result<T, RecvError>;
 
-async fn receive<T>(ready: &AsyncFd<RawFd>, ask: impl FnMut() -> Look<Received<T>>) -> Received<T> {
+async fn receive<T>(
+    ready: &AsyncFd<OwnedFd>,
+    ask: impl FnMut() -> Look<Received<T>>,
+) -> Received<T> {
     let lost = |error: io::Error| Err(RecvError::Io(error));
     found(ready, ask).await.unwrap_or_else(lost)
 }

@@ -10,7 +10,7 @@ use ::tokio::time;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::ready::{Look, Pause, found, give_way, look, register_copy};
+use super::ready::{Look, Pause, found, give_way, look, register};
 use crate::channel_error::{RecvError, SendError};
 use crate::error::Result;
 use crate::queue;
@@ -58,7 +58,6 @@ use crate::queue;
 /// # }
 /// ```
 pub struct Queue<T> {
-    /// Of a copy of the doorbell, since clones of the queue that are made elsewhere have the same one.
     ready: Arc<AsyncFd<OwnedFd>>,
     queue: queue::Queue<T>,
 }
@@ -77,7 +76,7 @@ impl<T> queue::Queue<T> {
     /// [Outside a runtime](crate::tokio#panics).
     pub fn into_async(self) -> Result<Queue<T>> {
         Ok(Queue {
-            ready: Arc::new(register_copy(self.watch()?)?),
+            ready: Arc::new(register(self.watch()?)?),
             queue: self,
         })
     }
@@ -207,7 +206,6 @@ impl<T> fmt::Debug for Queue<T> {
 /// # }
 /// ```
 pub struct JoinableQueue<T> {
-    /// As [`Queue::ready`].
     ready: Arc<AsyncFd<OwnedFd>>,
     queue: queue::JoinableQueue<T>,
 }
@@ -226,7 +224,7 @@ impl<T> queue::JoinableQueue<T> {
     /// [Outside a runtime](crate::tokio#panics).
     pub fn into_async(self) -> Result<JoinableQueue<T>> {
         Ok(JoinableQueue {
-            ready: Arc::new(register_copy(self.watch()?)?),
+            ready: Arc::new(register(self.watch()?)?),
             queue: self,
         })
     }

@@ -13,7 +13,7 @@
 //! it had told before. With several tasks at one descriptor each edge wakes all of them, and each goes through the same order.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use ::tokio::io::Interest;
@@ -42,15 +42,13 @@ pub(super) fn look<T>(answer: Option<T>, watched: impl AsFd) -> Look<T> {
     }
 }
 
-/// A descriptor that the runtime watches. One number can be registered once in each runtime, so what others may have registered
-/// too is to be a copy.
-pub(super) fn register<F: AsRawFd>(fd: F) -> Result<AsyncFd<F>> {
-    AsyncFd::with_interest(fd, Interest::READABLE).map_err(failed)
-}
-
-/// A copy of a descriptor that several may wait for, watched by the runtime.
-pub(super) fn register_copy(fd: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
-    register(fd.try_clone_to_owned().map_err(failed)?)
+/// A copy of a descriptor, watched by the runtime. A copy, because one number can be registered once in each runtime, and handles
+/// share theirs; and because it stays open as long as it is registered.
+pub(super) fn register(fd: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
+    let copy = fd.try_clone_to_owned().map_err(failed)?;
+    // SAFETY: the `AsyncFd` owns the descriptor and gives it to nobody who could close it.
+    let registered = unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) };
+    registered.map_err(|error| failed(error.into()))
 }
 
 fn failed(error: io::Error) -> Error {
@@ -58,8 +56,8 @@ fn failed(error: io::Error) -> Error {
 }
 
 /// Asks until there is an answer, and sleeps between. Nothing is taken before the poll that gives it.
-pub(super) async fn found<F: AsRawFd, T>(
-    ready: &AsyncFd<F>,
+pub(super) async fn found<T>(
+    ready: &AsyncFd<OwnedFd>,
     mut ask: impl FnMut() -> Look<T>,
 ) -> io::Result<T> {
     give_way().await;

@@ -15,6 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom::sync::atomic::{Ordering, fence};
+
 use super::poll::Deadline;
 use crate::shm::atomic::Word;
 
@@ -113,6 +115,8 @@ pub(crate) fn run(parts: Vec<Part>) -> Outcome {
         thread.join().expect("panics end the model");
     }
     LOCK.set(None);
+    // With that of each process: what they left is seen.
+    fence(Ordering::SeqCst);
     kernel(|kernel| Outcome {
         asleep: kernel
             .processes
@@ -131,6 +135,7 @@ fn live(index: usize, act: Box<dyn FnOnce() + Send>) {
     OWN.with(|own| own.set(Some(index)));
     kernel(|kernel| kernel.processes[index].thread = Some(loom::thread::current()));
     let ended = catch_unwind(AssertUnwindSafe(act));
+    fence(Ordering::SeqCst);
     if let Err(stop) = ended {
         match stop.downcast_ref() {
             Some(Stop::Death) => look_after(index),
@@ -235,6 +240,9 @@ fn wake_asleep(address: usize, count: u32) -> usize {
 
 /// As in `futex.rs`.
 pub(crate) fn wake(word: Word<'_>, count: u32) -> usize {
+    if own().is_none() {
+        return 0; // What was set up for a model is dropped.
+    }
     may_die();
     alone(|| wake_asleep(word.address(), count))
 }

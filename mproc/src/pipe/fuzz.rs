@@ -1,0 +1,66 @@
+//! Both ends of a pipe over memory in which somebody else has written: a value or an error, in time, and nothing worse.
+
+use std::time::Duration;
+
+use super::ends;
+use super::words::kind;
+use crate::channel_error::Patience;
+use crate::shm::fuzz::{Dice, rounds, scribble};
+
+/// 64 MiB may be reserved on the word of a peer, and doubled when more than that comes.
+const MOST: usize = 140 * 1024 * 1024;
+
+fn patience(dice: &mut Dice) -> Patience {
+    match dice.below(3) {
+        0 => Patience::None,
+        _ => Patience::of(Duration::from_micros(dice.below(2000))),
+    }
+}
+
+#[test]
+fn a_pipe_in_which_anything_was_written() {
+    rounds("a pipe", 3_000, 1_000_000, MOST, |dice| {
+        let (mut outlet, mut inlet) = ends().unwrap();
+        let payload = vec![7; 200 * 1024];
+        let mut buffer = vec![0; 1 << dice.below(18)];
+        if dice.below(8) == 0 {
+            inlet.watch();
+        }
+        for _ in 0..dice.below(30) {
+            if dice.below(6) == 0 {
+                scribble(&outlet.memory, dice);
+            }
+            // What comes of it does not matter, as long as it comes.
+            let length = dice.below(1 << dice.below(18)) as usize;
+            match dice.below(8) {
+                0 | 1 => {
+                    let payload = &payload[..length];
+                    let _ = outlet.send(kind::VALUE, kind::LONG_VALUE, payload, &[], patience(dice));
+                }
+                2 => {
+                    let payload = &payload[..length];
+                    let _ = outlet.send(kind::BYTES, kind::LONG_BYTES, payload, &[], patience(dice));
+                }
+                3 => {
+                    let handles = vec![outlet.bell.clone(); dice.below(4) as usize];
+                    let (short, long) = (kind::VALUE, kind::LONG_VALUE);
+                    let _ = outlet.send(short, long, &payload[..length], &handles, patience(dice));
+                }
+                4 => {
+                    let _ = inlet.receive(patience(dice), |bytes, _| Ok(bytes.len()));
+                }
+                5 => {
+                    let _ = inlet.receive_bytes(length, patience(dice));
+                }
+                6 => {
+                    let _ = inlet.receive_into(&mut buffer, patience(dice));
+                }
+                _ => {
+                    let _ = inlet.poll(patience(dice));
+                }
+            }
+        }
+        inlet.close();
+        outlet.close();
+    });
+}

@@ -1,0 +1,80 @@
+//! A queue over memory in which somebody else has written: a value or an error, in time, and nothing worse.
+
+use std::time::Duration;
+
+use super::{JoinableQueue, Queue};
+use crate::shm::fuzz::{Dice, rounds, scribble};
+
+const MOST: usize = 8 * 1024 * 1024;
+
+fn soon(dice: &mut Dice) -> Duration {
+    Duration::from_micros(dice.below(2000))
+}
+
+fn item(dice: &mut Dice) -> Vec<u8> {
+    vec![7; dice.below(1 << dice.below(16)) as usize]
+}
+
+#[test]
+fn a_queue_in_which_anything_was_written() {
+    rounds("a queue", 2_000, 1_000_000, MOST, |dice| {
+        let queue = match dice.below(2) {
+            0 => Queue::<Vec<u8>>::new(),
+            _ => Queue::bounded(1 + dice.below(4) as usize),
+        };
+        let queue = queue.unwrap();
+        for _ in 0..dice.below(30) {
+            if dice.below(6) == 0 {
+                scribble(queue.core.memory(), dice);
+            }
+            let item = item(dice);
+            // What comes of it does not matter, as long as it comes.
+            match dice.below(7) {
+                0 | 1 => drop(queue.put_timeout(item, soon(dice))),
+                2 => drop(queue.try_put(item)),
+                3 | 4 => drop(queue.get_timeout(soon(dice))),
+                5 => drop(queue.try_get()),
+                _ => drop((queue.len(), queue.is_full(), queue.is_closed())),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_joinable_queue_in_which_anything_was_written() {
+    rounds("a joinable queue", 1_000, 500_000, MOST, |dice| {
+        let queue = JoinableQueue::<Vec<u8>>::new().unwrap();
+        for _ in 0..dice.below(30) {
+            if dice.below(6) == 0 {
+                scribble(queue.queue.core.memory(), dice);
+            }
+            let item = item(dice);
+            match dice.below(6) {
+                0 | 1 => drop(queue.put_timeout(item, soon(dice))),
+                2 => drop(queue.get_timeout(soon(dice))),
+                3 => drop(queue.get_job_timeout(soon(dice))),
+                4 => drop(queue.task_done()),
+                _ => drop(queue.join_timeout(soon(dice))),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_queue_with_descriptors_in_which_anything_was_written() {
+    rounds("a queue of descriptors", 500, 200_000, MOST, |dice| {
+        let queue = Queue::<crate::Fd>::new().unwrap();
+        for _ in 0..dice.below(20) {
+            if dice.below(6) == 0 {
+                scribble(queue.core.memory(), dice);
+            }
+            match dice.below(2) {
+                0 => {
+                    let fd = crate::sys::doorbell().unwrap();
+                    drop(queue.put_timeout(crate::Fd::from(fd), soon(dice)));
+                }
+                _ => drop(queue.get_timeout(soon(dice))),
+            }
+        }
+    });
+}
