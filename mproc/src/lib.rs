@@ -65,6 +65,8 @@ mod queue;
 mod shm;
 mod sync;
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod wait;
 mod wire;
 

@@ -94,7 +94,6 @@ fn ends_inside_of_everything() {
         file: Fd,
     }
     #[derive(Serialize, Deserialize)]
-    #[expect(clippy::large_enum_variant, reason = "it is there to be encoded")]
     enum Choice {
         New(Sender<u64>),
         Struct { after: u8, tx: Box<Sender<u64>> },

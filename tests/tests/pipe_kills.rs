@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use mproc::{Child, Connection, Fd, Receiver, RecvError, SendError, Sender, duplex, pipe};
-use mproc_tests::{Dice, ScratchFile, dose, eventually, kill_myself, state_of, watchdog};
+use mproc_tests::{Dice, dose, eventually, kill_myself, state_of, watchdog};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -106,7 +107,7 @@ fn killed_while_sending() {
     let _watchdog = watchdog("killed_while_sending", LIMIT);
     let mut dice = Dice::new("killed_while_sending");
     let mut got = 0;
-    for round in 0..dose(90, 9000) {
+    for round in 0..dose(60, 9000) {
         let kind = KINDS[round % 3];
         let (tx, mut rx) = pipe().unwrap();
         let child = send_for_ever::spawn(tx, kind).unwrap();
@@ -149,7 +150,7 @@ fn killed_while_sending() {
 fn killed_while_receiving() {
     let _watchdog = watchdog("killed_while_receiving", LIMIT);
     let mut dice = Dice::new("killed_while_receiving");
-    for round in 0..dose(90, 9000) {
+    for round in 0..dose(60, 9000) {
         let kind = KINDS[round % 3];
         let (mut tx, rx) = pipe().unwrap();
         let child = receive_for_ever::spawn(rx, kind).unwrap();
@@ -199,7 +200,7 @@ fn a_sender_that_sleeps_for_room_is_woken() {
         never.recv().unwrap();
         drop(rx);
     }
-    for round in 0..dose(40, 4000) {
+    for round in 0..dose(30, 4000) {
         let kind = [Kind::Mixed, Kind::Long][round % 2];
         let (mut tx, rx) = pipe().unwrap();
         let (ready, mut is_ready) = pipe().unwrap();
@@ -264,7 +265,7 @@ fn the_dead_leave_no_half_messages() {
     }
     let mut buffer = vec![0_u8; 100 << 20];
     let mut whole = 0;
-    for _ in 0..dose(10, 500) {
+    for _ in 0..dose(6, 500) {
         let (tx, mut rx) = pipe::<u64>().unwrap();
         let child = send_long_bytes::spawn(tx).unwrap();
         assert_eq!(rx.recv().unwrap(), 1);
@@ -292,7 +293,7 @@ fn the_dead_leave_no_half_messages() {
 fn killed_in_its_sleep_or_stopped() {
     let _watchdog = watchdog("killed_in_its_sleep_or_stopped", LIMIT);
     let mut dice = Dice::new("killed_in_its_sleep_or_stopped");
-    for round in 0..dose(30, 3000) {
+    for round in 0..dose(20, 3000) {
         // One that waits for a message, and one that waits for room.
         let (mut tx, rx) = pipe().unwrap();
         let reader = receive_for_ever::spawn(rx, Kind::Mixed).unwrap();
@@ -323,7 +324,7 @@ fn killed_in_its_sleep_or_stopped() {
 fn killed_before_it_has_its_end() {
     let _watchdog = watchdog("killed_before_it_has_its_end", LIMIT);
     let mut dice = Dice::new("killed_before_it_has_its_end");
-    for round in 0..dose(100, 10_000) {
+    for round in 0..dose(60, 10_000) {
         let (ours, theirs) = duplex::<(u64, String), (u64, String)>().unwrap();
         let (their_tx, their_rx) = theirs.split();
         let (mut tx, mut rx) = ours.split();
@@ -345,15 +346,9 @@ fn killed_before_it_has_its_end() {
     }
 }
 
-/// A file that says its number.
+/// A file that says its number. It never has a name, which would stay when its maker is killed.
 fn numbered(number: u64) -> Fd {
-    let scratch = ScratchFile::new("pipe-kills");
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(scratch.path())
-        .unwrap();
+    let mut file = File::from(memfd_create("numbered", MFdFlags::MFD_CLOEXEC).unwrap());
     write!(file, "{number}").unwrap();
     file.into()
 }

@@ -158,7 +158,7 @@ fn empty_for_another(count: u64) {
 #[test]
 fn memory_comes_back_in_another_process_too() {
     let _watchdog = watchdog("memory_comes_back_in_another_process_too", LIMIT);
-    let count = dose(300_000, 10_000_000) as u64;
+    let count = dose(100_000, 10_000_000) as u64;
     empty_for_another::spawn(count).unwrap().join().unwrap();
 }
 
@@ -180,7 +180,7 @@ fn keep_a_hundred(count: u64) -> u64 {
 #[test]
 fn a_queue_that_is_never_empty_does_not_grow() {
     let _watchdog = watchdog("a_queue_that_is_never_empty_does_not_grow", LIMIT);
-    let child = keep_a_hundred::spawn(dose(200_000, 20_000_000) as u64).unwrap();
+    let child = keep_a_hundred::spawn(dose(60_000, 20_000_000) as u64).unwrap();
     let bytes = child.join().unwrap();
     assert!(bytes <= MIB, "{bytes} B");
 }

@@ -1,5 +1,6 @@
 //! Both directions in one value.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytemuck::Pod;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Iter, Receiver, Sender};
+use super::{IntoIter, Iter, Receiver, Sender};
 use crate::channel_error::{RecvError, SendError};
 use crate::error::Result;
 
@@ -17,7 +18,7 @@ use crate::error::Result;
 /// errors are, and what waiting for its descriptor means. It is watched for receiving.
 ///
 /// Two processes that each wait for room before they receive wait for each other, as with any pair of pipes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Connection<S, R> {
     // Dropped first, so that whoever sees the end of what we sent finds nobody to receive, too.
@@ -210,6 +211,25 @@ impl<'a, S, R: DeserializeOwned> IntoIterator for &'a mut Connection<S, R> {
 
     fn into_iter(self) -> Iter<'a, R> {
         self.iter()
+    }
+}
+
+impl<S, R: DeserializeOwned> IntoIterator for Connection<S, R> {
+    type Item = std::result::Result<R, RecvError>;
+    type IntoIter = IntoIter<R>;
+
+    /// What is received until the end. The sending direction is closed.
+    fn into_iter(self) -> IntoIter<R> {
+        self.receiver.into_iter()
+    }
+}
+
+impl<S, R> fmt::Debug for Connection<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("sender", &self.sender)
+            .field("receiver", &self.receiver)
+            .finish()
     }
 }
 

@@ -7,7 +7,7 @@
 //! found empty, then the writer is asked to ring, and then the lane is looked at once more, in this order, so that no frame
 //! comes unseen. The hang-up of the line is watched beside it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -19,22 +19,24 @@ use crate::courier::{self, LABEL, Label};
 use crate::shm::atomic::Ordering;
 use crate::shm::lane::{Frame, HasLane, Reader};
 use crate::shm::memory::Memory;
-use crate::sync::Spin;
+use crate::sync::{Spin, core};
 use crate::sys::{self, Heard};
 use crate::wire::Handles;
 
 pub(super) struct Inlet {
     pub(super) memory: Memory<PipeWords>,
     reader: Reader,
+    /// Rung by the writer; it hangs up when the writer is gone.
     pub(super) bell: Arc<OwnedFd>,
-    /// To the writer: rings for room go, descriptors come, and it hangs up when the writer is gone.
+    /// To the writer: rings for room go, descriptors come.
     pub(super) line: Arc<OwnedFd>,
     spin: Spin,
     scratch: Vec<u8>,
     /// The crate from which descriptors are taken now.
     pub(super) opened: Option<(u64, Arc<OwnedFd>)>,
     pub(super) partial: Option<Partial>,
-    pub(super) watched: Cell<bool>,
+    /// The bell that a watched end rings itself.
+    pub(super) own_bell: OnceCell<OwnedFd>,
     /// Whether the bell was silenced since it was last put right.
     silenced: Cell<bool>,
     /// A copy of this process made by `fork` does not close what it did not open.
@@ -74,7 +76,7 @@ impl Inlet {
             scratch: Vec::new(),
             opened: None,
             partial: None,
-            watched: Cell::new(false),
+            own_bell: OnceCell::new(),
             silenced: Cell::new(false),
             process: sys::process_id(),
         }
@@ -127,6 +129,18 @@ impl Inlet {
         buffer: &mut [u8],
         patience: Patience,
     ) -> Result<usize, RecvError> {
+        if self.partial.is_none()
+            && let Some(frame) = self.reader.peek_at_once(&self.memory)
+            && frame.kind() == kind::BYTES
+            && frame.handles() == 0
+            && frame.length() <= buffer.len()
+        {
+            let length = frame.length();
+            self.reader.copy_into(&frame, &mut buffer[..length]);
+            self.take(frame);
+            self.settle();
+            return Ok(length);
+        }
         let received = self.fill(buffer, patience);
         self.settle();
         received
@@ -275,6 +289,10 @@ impl Inlet {
             (kind::PART, Some(partial))
                 if frame.length() <= partial.total - partial.bytes.len() && frame.length() > 0 =>
             {
+                if partial.bytes.is_empty() {
+                    // What is only claimed costs nothing: as much as that is reserved, and not touched.
+                    partial.bytes.reserve_exact(partial.total.min(BELIEVED));
+                }
                 self.reader.copy(&frame, &mut partial.bytes);
                 self.take(frame);
                 Ok(())
@@ -298,8 +316,7 @@ impl Inlet {
         self.partial = Some(Partial {
             is_bytes,
             total,
-            // What is only claimed costs nothing.
-            bytes: Vec::with_capacity(if is_bytes { 0 } else { total.min(BELIEVED) }),
+            bytes: Vec::new(),
             handles: Handles::new(),
         });
         Ok(())
@@ -420,22 +437,29 @@ impl Inlet {
         let deadline = match patience {
             Patience::None => {
                 // Who watches and is told that there is nothing waits for the next edge, so there has to be one from here on.
-                if self.watched.get() && !self.is_silent_and_empty() {
+                if self.own_bell.get().is_some() && !self.is_silent_and_empty() {
                     return Ok(());
                 }
-                let now = sys::Deadline::after(std::time::Duration::ZERO);
-                let heard = sys::wait_bell(None, self.line.as_fd(), false, now)?;
-                return match heard {
-                    _ if !lane.is_empty() => Ok(()),
-                    Heard::HungUp => Err(Trouble::Disconnected),
-                    _ => Err(Trouble::TimedOut),
+                let is_over = sys::has_hung_up(self.bell.as_fd())?;
+                return if !lane.is_empty() {
+                    Ok(())
+                } else if is_over {
+                    Err(Trouble::Disconnected)
+                } else {
+                    Err(Trouble::TimedOut)
                 };
             }
             Patience::Until(deadline) => deadline,
         };
-        if self.spin.until(|| !lane.is_empty() || closed()) {
-            return Ok(());
-        }
+        let other = words.writer.0.core.load(Ordering::Relaxed);
+        let looked = match self.spin.until(other, || !lane.is_empty() || closed()) {
+            Ok(()) => {
+                self.spin.met(lane.len());
+                return Ok(());
+            }
+            Err(looked) => looked,
+        };
+        words.reader.0.core.store(core(), Ordering::Relaxed);
         let awaits = &words.reader.0.awaits;
         awaits.store(1, Ordering::SeqCst);
         // Asked to be rung BEFORE looking once more, or a frame could come in between and nobody would ring: "anything there".
@@ -443,9 +467,10 @@ impl Inlet {
             awaits.store(0, Ordering::SeqCst);
             return Ok(());
         }
-        let heard = sys::wait_bell(Some(self.bell.as_fd()), self.line.as_fd(), false, deadline)?;
+        let heard = sys::listen(self.bell.as_fd(), deadline)?;
         self.silenced.set(true);
         awaits.store(0, Ordering::SeqCst);
+        self.spin.slept(looked);
         match heard {
             _ if !lane.is_empty() => Ok(()),
             Heard::Bell => Ok(()),
@@ -503,15 +528,24 @@ impl Inlet {
     }
 
     /// From here on the bell is kept readable while there is something.
-    pub(super) fn watch(&self) {
-        self.watched.set(true);
+    /// Gives one descriptor for both bells.
+    pub(super) fn watch(&self) -> io::Result<OwnedFd> {
+        let own_bell = match self.own_bell.get() {
+            Some(own_bell) => own_bell,
+            None => {
+                let own_bell = sys::doorbell()?;
+                self.own_bell.get_or_init(|| own_bell)
+            }
+        };
+        let both = sys::either(self.bell.as_fd(), own_bell.as_fd())?;
         self.silenced.set(true);
         self.put_bell_right();
+        Ok(both)
     }
 
     #[inline]
     fn settle(&self) {
-        if self.watched.get() {
+        if self.own_bell.get().is_some() {
             self.put_bell_right();
         }
     }
@@ -519,7 +553,10 @@ impl Inlet {
     /// Silences the bell, asks to be rung, and says whether there is nothing still.
     fn is_silent_and_empty(&self) -> bool {
         let words = self.memory.words();
-        sys::silence(self.bell.as_fd());
+        sys::unstrike(self.bell.as_fd());
+        if let Some(own_bell) = self.own_bell.get() {
+            sys::silence(own_bell.as_fd());
+        }
         self.silenced.set(true);
         words.reader.0.awaits.store(1, Ordering::SeqCst);
         words.lane().is_empty()
@@ -531,8 +568,10 @@ impl Inlet {
         if !complete && words.lane().is_empty() && self.is_silent_and_empty() {
             return; // The writer will ring.
         }
-        if self.silenced.replace(false) {
-            sys::ring(self.bell.as_fd());
+        if self.silenced.replace(false)
+            && let Some(own_bell) = self.own_bell.get()
+        {
+            sys::ring(own_bell.as_fd());
         }
     }
 

@@ -1,11 +1,11 @@
 //! Pipes: typed messages, in order, from one process to another.
 //!
-//! A pipe is a [lane](crate::shm::lane) with one end each way. Beside the shared memory it has two descriptors: a *bell*, on
-//! which a reader sleeps, and a *line*, a packet socket that carries descriptors, and whose hang-up is the end: the kernel
-//! hangs up for a process that is killed, so the survivor always hears of it.
+//! A pipe is a [lane](crate::shm::lane) with one end each way. Beside the shared memory it has a *bell*, a kernel pipe on which the
+//! reader sleeps, and a *line*, a packet socket that carries descriptors, and rings for room. Each hangs up when the other side is gone: the
+//! kernel does that for a process that is killed, so the survivor always hears of it.
 
 mod connection;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(mproc_model)))]
 mod fuzz;
 mod inlet;
 mod outlet;
@@ -31,8 +31,8 @@ use outlet::Outlet;
 /// The ends are *unique* handles: they move. One that is sent to another process, in an argument, a result or a message, is gone here, so
 /// the end of the stream is seen without closing anything by hand.
 ///
-/// A pipe holds about a megabyte; a sender waits while it is full. Longer messages go through in parts, of any length. Each end costs
-/// three descriptors, and the pipe 20 KiB of memory until it is used for more.
+/// A pipe holds about a megabyte; a sender waits while it is full. Longer messages go through in parts, of any length. The sending
+/// end costs four descriptors, the receiving end three, and the pipe 20 KiB of memory until it is used for more.
 ///
 /// # Errors
 ///
@@ -110,9 +110,10 @@ pub fn duplex<S, R>() -> Result<(Connection<S, R>, Connection<R, S>)> {
 fn ends() -> std::io::Result<(Outlet, Inlet)> {
     let outgoing = lane::create::<words::PipeWords>(words::GROWTH)?;
     let incoming = crate::shm::memory::Memory::open(Arc::clone(outgoing.file()))?;
-    let bell = Arc::new(sys::doorbell()?);
+    let (heard, bell) = sys::sleigh_bell()?;
+    let heard = Arc::new(heard);
     let (ours, theirs) = sys::seqpacket_pair()?;
-    let outlet = Outlet::new(outgoing, Arc::clone(&bell), Arc::new(ours));
-    let inlet = Inlet::new(incoming, bell, Arc::new(theirs));
+    let outlet = Outlet::new(outgoing, Arc::new(bell), Arc::clone(&heard), Arc::new(ours));
+    let inlet = Inlet::new(incoming, heard, Arc::new(theirs));
     Ok((outlet, inlet))
 }

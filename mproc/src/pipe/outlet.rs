@@ -4,13 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::words::{GROWTH, PART, PipeWords, kind};
+use super::words::{GROWTH, PART, PipeWords, WriterSays, kind};
 use crate::channel_error::{Patience, Trouble};
 use crate::courier::{LABEL, Label, Packer};
 use crate::shm::atomic::Ordering;
 use crate::shm::lane::{HasLane, Room, Writer};
 use crate::shm::memory::Memory;
-use crate::sync::Spin;
+use crate::sync::{Spin, core};
 use crate::sys::{self, Heard};
 
 /// The end: where values are encoded, and what sends them.
@@ -23,8 +23,9 @@ pub(super) struct Outlet {
 pub(super) struct Mouth {
     pub(super) memory: Memory<PipeWords>,
     writer: Writer,
-    /// Rung for the reader.
+    /// The reader's bell, where it is rung, and where it is heard: see [`sleigh_bell`](sys::sleigh_bell).
     pub(super) bell: Arc<OwnedFd>,
+    pub(super) heard: Arc<OwnedFd>,
     /// To the reader: descriptors go, rings for room come, and it hangs up when the reader is gone.
     pub(super) line: Arc<OwnedFd>,
     spin: Spin,
@@ -37,11 +38,17 @@ pub(super) struct Mouth {
 pub(super) const KEPT: usize = 1024 * 1024;
 
 impl Outlet {
-    pub(super) fn new(memory: Memory<PipeWords>, bell: Arc<OwnedFd>, line: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(
+        memory: Memory<PipeWords>,
+        bell: Arc<OwnedFd>,
+        heard: Arc<OwnedFd>,
+        line: Arc<OwnedFd>,
+    ) -> Self {
         let mouth = Mouth {
             memory,
             writer: Writer::default(),
             bell,
+            heard,
             line,
             spin: Spin::default(),
             packer: Packer::default(),
@@ -146,7 +153,7 @@ impl Mouth {
         patience: Patience,
     ) -> Result<Label, Trouble> {
         let crates = &self.memory.words().writer.0.crates;
-        let next = || Ok(crates.fetch_add(1, Ordering::Relaxed) + 1);
+        let next = || Ok(crates.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
         loop {
             match self.packer.pack(self.line.as_fd(), next, handles) {
                 Ok(label) => return Ok(label),
@@ -172,13 +179,19 @@ impl Mouth {
         }
     }
 
+    #[inline]
+    fn says(&self) -> &WriterSays {
+        &self.memory.words().writer.0
+    }
+
     /// Rings if the reader asked for it. After each frame.
     #[inline]
     fn ring(&self) {
         let awaits = &self.memory.words().reader.0.awaits;
         // pairs with "anything there" in `Inlet::wait`
         if awaits.load(Ordering::SeqCst) != 0 && awaits.swap(0, Ordering::SeqCst) != 0 {
-            sys::ring(self.bell.as_fd());
+            self.says().core.store(core(), Ordering::Relaxed);
+            sys::strike(self.bell.as_fd());
         }
     }
 
@@ -196,14 +209,16 @@ impl Mouth {
         let wanted = (u64::from(GROWTH.largest) * sys::PAGE as u64 / 2).max(2 * length);
         let enough = length.max(sys::PAGE as u64);
         let deadline = match patience {
-            Patience::None if self.is_hung_up()? => return Err(Trouble::Disconnected),
+            Patience::None if sys::has_hung_up(self.line.as_fd())? => {
+                return Err(Trouble::Disconnected);
+            }
             patience => patience.deadline()?,
         };
         loop {
             let lane = self.memory.words().lane();
             let says = &self.memory.words().reader.0;
             let head = lane.head();
-            self.spin.until(|| {
+            let looked = self.spin.until(says.core.load(Ordering::Relaxed), || {
                 lane.taken_since(head) >= enough
                     || lane.is_empty()
                     || says.closed.load(Ordering::Relaxed) != 0
@@ -221,21 +236,21 @@ impl Mouth {
             if words.reader.0.closed.load(Ordering::SeqCst) != 0 {
                 return Err(Trouble::Disconnected);
             }
-            match sys::wait_bell(None, self.line.as_fd(), true, deadline)? {
+            self.says().core.store(core(), Ordering::Relaxed);
+            let heard = sys::wait_line(self.line.as_fd(), deadline)?;
+            if let Err(looked) = looked {
+                self.spin.slept(looked);
+            }
+            match heard {
                 Heard::Bell => self.empty_line(),
                 Heard::HungUp => return Err(Trouble::Disconnected),
                 Heard::TimedOut => {
-                    wants.store(0, Ordering::SeqCst);
+                    self.says().wants_room.store(0, Ordering::SeqCst);
                     let room = self.writer.reserve(&self.memory, GROWTH, length)?;
                     return room.ok_or(Trouble::TimedOut);
                 }
             }
         }
-    }
-
-    fn is_hung_up(&self) -> io::Result<bool> {
-        let now = sys::Deadline::after(std::time::Duration::ZERO);
-        Ok(sys::wait_bell(None, self.line.as_fd(), false, now)? == Heard::HungUp)
     }
 
     /// Takes the reader's rings out of the line.
@@ -258,7 +273,7 @@ impl Mouth {
         let words = self.memory.words();
         words.writer.0.closed.store(1, Ordering::SeqCst);
         if words.reader.0.awaits.swap(0, Ordering::SeqCst) != 0 {
-            sys::ring(self.bell.as_fd());
+            sys::strike(self.bell.as_fd());
         }
     }
 }

@@ -15,7 +15,6 @@ use super::inlet::Inlet;
 use super::travel::TravellingEnd;
 use crate::channel_error::{Patience, RecvError};
 use crate::error::{Error, Result};
-use crate::sys;
 use crate::wire::{Unique, decode_parts};
 
 /// The receiving end of a [`pipe`](crate::pipe()).
@@ -134,11 +133,7 @@ impl<T> Receiver<T> {
         if let Some(watch) = self.watch.get() {
             return Ok(watch.as_fd());
         }
-        let made = self.end.with(|inlet| -> io::Result<OwnedFd> {
-            let watch = sys::either(inlet.bell.as_fd(), inlet.line.as_fd())?;
-            inlet.watch();
-            Ok(watch)
-        });
+        let made: Option<io::Result<OwnedFd>> = self.end.with(Inlet::watch);
         let watch = made
             .ok_or(RecvError::Moved)?
             .map_err(|error| Error::io("a pipe cannot be watched", error))?;

@@ -15,6 +15,8 @@ pub(super) struct TravellingEnd {
     memory: Fd,
     bell: Fd,
     line: Fd,
+    /// Of a sending end: where the bell is heard.
+    heard: Option<Fd>,
     opened: Option<(u64, Fd)>,
     partial: Option<TravellingPartial>,
 }
@@ -33,6 +35,7 @@ impl TravellingEnd {
             memory: Fd::shared(Arc::clone(outlet.mouth.memory.file())),
             bell: Fd::shared(Arc::clone(&outlet.mouth.bell)),
             line: Fd::shared(Arc::clone(&outlet.mouth.line)),
+            heard: Some(Fd::shared(Arc::clone(&outlet.mouth.heard))),
             opened: None,
             partial: None,
         }
@@ -51,6 +54,7 @@ impl TravellingEnd {
             memory: Fd::shared(Arc::clone(inlet.memory.file())),
             bell: Fd::shared(Arc::clone(&inlet.bell)),
             line: Fd::shared(Arc::clone(&inlet.line)),
+            heard: None,
             opened: opened.map(|(id, fd)| (*id, Fd::shared(Arc::clone(fd)))),
             partial,
         }
@@ -58,9 +62,13 @@ impl TravellingEnd {
 
     pub(super) fn into_outlet(self) -> io::Result<Outlet> {
         let memory = Memory::open(self.memory.into_shared())?;
+        let heard = self
+            .heard
+            .ok_or_else(|| crate::courier::invalid("an end of a pipe without its bell"))?;
         Ok(Outlet::new(
             memory,
             self.bell.into_shared(),
+            heard.into_shared(),
             self.line.into_shared(),
         ))
     }

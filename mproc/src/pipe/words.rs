@@ -21,6 +21,8 @@ pub(super) struct ReaderSays {
     pub(super) awaits: AtomicU32,
     /// Not 0: it was closed. One that is killed does not come to say so, but its line hangs up.
     pub(super) closed: AtomicU32,
+    /// The [core](crate::sync::core) on which it last slept.
+    pub(super) core: AtomicU32,
 }
 
 /// What the reader looks at after each frame.
@@ -29,8 +31,10 @@ pub(super) struct ReaderSays {
 pub(super) struct WriterSays {
     /// Not 0: it waits for so many bytes of room. Set by the writer, taken by the reader.
     pub(super) wants_room: AtomicU64,
-    /// Not 0: it was closed. As above.
+    /// Not 0: it was closed. One that is killed does not come to say so, but the bell hangs up.
     pub(super) closed: AtomicU32,
+    /// The [core](crate::sync::core) on which it last slept or rang.
+    pub(super) core: AtomicU32,
     /// How many crates of descriptors were begun.
     pub(super) crates: AtomicU64,
 }

@@ -27,7 +27,8 @@
 //! each that is woken passes on.
 //!
 //! A process that is *stopped* in the middle of a turn keeps it; deadlines of others hold, and they go on when it does, or is killed. One
-//! that is stopped asleep keeps nothing: a signal that stops ends the sleep first.
+//! that is stopped asleep keeps nothing: a signal that stops ends the sleep first. Only between being woken and having the turn does it keep the
+//! wake-up, and then the item waits for the next put or get.
 //!
 //! # Who holds it
 //!
@@ -50,7 +51,7 @@ use crate::courier::{LABEL, Label, Packer};
 use crate::shm::atomic::{Ordering, word};
 use crate::shm::lane::{self, Frame, HasLane, MOST_FRAMES, Reader, Writer};
 use crate::shm::memory::Memory;
-use crate::sync::{Bell, RobustLock, Spin};
+use crate::sync::{Bell, Looked, RobustLock, Spin};
 use crate::sys::{self, Deadline, PAGE, RobustThread, Woken};
 use crate::wire::Handles;
 
@@ -140,7 +141,7 @@ pub(crate) fn keep(bytes: Vec<u8>) {
 }
 
 /// What a `try_` form waits for a turn at most: that is a matter of nanoseconds, unless its owner was stopped.
-const SHORT: Duration = Duration::from_millis(50);
+pub(super) const SHORT: Duration = Duration::from_millis(50);
 
 /// What a form without a deadline that is not to wait at all waits for a turn.
 const LONG: Duration = Duration::from_secs(1);
@@ -338,9 +339,11 @@ impl Core {
                 // SAFETY: we have the producers' turn until `unlock`.
                 let side = unsafe { &mut *self.put_side.get() };
                 let put = self.put_in_turn(side, payload, handles);
+                state.items.stir();
                 lock.unlock();
-                if put.is_ok() {
-                    state.items.ring(); // pairs with "anything there" in `sleep`
+                match put {
+                    Ok(()) => state.items.ring(), // pairs with "anything there" in `sleep`
+                    Err(_) => self.owed(),
                 }
                 // The next producer, if there is room for it, too: "chain".
                 if state.room.is_awaited() && self.has_room() {
@@ -355,11 +358,13 @@ impl Core {
             self.pass_on(slept);
             let deadline = patience.deadline()?;
             let ready = || self.has_room() || self.is_closed();
-            if self.spin(ready) {
+            let Err(looked) = self.look(ready) else {
                 continue;
-            }
+            };
             slept = true;
-            if !self.sleep(&state.room, ready, deadline)? {
+            let in_time = self.sleep(&state.room, ready, deadline)?;
+            self.learn(looked);
+            if !in_time {
                 self.heal();
                 return Err(Trouble::TimedOut.into());
             }
@@ -440,6 +445,7 @@ impl Core {
                 let side = unsafe { &mut *self.get_side.get() };
                 let taken = self.take_in_turn(side, bytes, &mut before);
                 let large = side.reader.is_large(GROWTH);
+                state.room.stir();
                 lock.unlock();
                 if let Some(taken) = taken.transpose() {
                     self.taken(thread, slept, large);
@@ -450,14 +456,17 @@ impl Core {
             }
             self.pass_on(slept);
             self.quieten(thread);
+            if !self.is_empty() {
+                continue; // Whoever is told that there is nothing waits for the next edge.
+            }
             if closed {
                 return Err(NotTaken::Closed);
             }
             let deadline = patience.deadline()?;
             let ready = || !self.is_empty() || self.is_closed();
-            if self.spin(ready) {
+            let Err(looked) = self.look(ready) else {
                 continue;
-            }
+            };
             let perhaps_last = alone && self.is_perhaps_last();
             let until = if perhaps_last {
                 if !self.others_hold()? && self.is_empty() {
@@ -469,9 +478,9 @@ impl Core {
                 deadline
             };
             slept = true;
-            if !self.sleep(&state.items, ready, until)?
-                && deadline.remaining() == Some(Duration::ZERO)
-            {
+            let in_time = self.sleep(&state.items, ready, until)?;
+            self.learn(looked);
+            if !in_time && deadline.remaining() == Some(Duration::ZERO) {
                 self.heal();
                 return Err(Trouble::TimedOut.into());
             }
@@ -586,7 +595,9 @@ impl Core {
         let _pending = thread.pending(word(lock.word()));
         // In the producers' turn, because then nobody puts: an item cannot come between the look and the silence.
         if self.turn(lock, thread, Patience::None).is_err() {
-            return; // It stays readable, and the next one to find nothing tries again.
+            // It stays readable, and the next one to find nothing tries again. Who waits for an edge gets one.
+            sys::ring(self.doorbell.as_fd());
+            return;
         }
         if self.is_empty() && !self.is_closed() {
             state.rung.store(CHANGING, Ordering::SeqCst);
@@ -615,11 +626,16 @@ impl Core {
         self.pass_on(true);
     }
 
-    fn spin(&self, ready: impl FnMut() -> bool) -> bool {
+    /// Looks for a while. An error says how to learn from the sleep.
+    fn look(&self, ready: impl FnMut() -> bool) -> Result<(), Looked> {
         let mut spin = Spin::from_word(self.spin.load(Ordering::Relaxed));
-        let found = spin.until(ready);
+        spin.until(0, ready)
+    }
+
+    fn learn(&self, looked: Looked) {
+        let mut spin = Spin::from_word(self.spin.load(Ordering::Relaxed));
+        spin.slept(looked);
         self.spin.store(spin.to_word(), Ordering::Relaxed);
-        found
     }
 
     /// Sleeps until the bell rings, a process dies in its turn, or `ready`. False: the time is over. The caller's turn is pending.
@@ -714,6 +730,8 @@ impl Core {
         self.announce(state.watched.load(Ordering::SeqCst) != 0);
         state.closed.store(1, Ordering::SeqCst);
         if turn {
+            state.items.stir();
+            state.room.stir();
             lock.unlock();
         }
         state.items.ring_all();
@@ -763,6 +781,6 @@ impl Drop for Core {
 
 const _: () = assert!(size_of::<QueueWords>() <= PAGE);
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, mproc_model))]
 #[path = "model.rs"]
 mod model;

@@ -12,12 +12,13 @@ fn soon(dice: &mut Dice) -> Duration {
 }
 
 fn item(dice: &mut Dice) -> Vec<u8> {
-    vec![7; dice.below(1 << dice.below(16)) as usize]
+    let bits = dice.below(16);
+    vec![7; dice.below(1 << bits) as usize]
 }
 
 #[test]
 fn a_queue_in_which_anything_was_written() {
-    rounds("a queue", 2_000, 1_000_000, MOST, |dice| {
+    rounds("a queue", 400, 1_000_000, MOST, |dice| {
         let queue = match dice.below(2) {
             0 => Queue::<Vec<u8>>::new(),
             _ => Queue::bounded(1 + dice.below(4) as usize),
@@ -42,11 +43,11 @@ fn a_queue_in_which_anything_was_written() {
 
 #[test]
 fn a_joinable_queue_in_which_anything_was_written() {
-    rounds("a joinable queue", 1_000, 500_000, MOST, |dice| {
+    rounds("a joinable queue", 300, 500_000, MOST, |dice| {
         let queue = JoinableQueue::<Vec<u8>>::new().unwrap();
         for _ in 0..dice.below(30) {
             if dice.below(6) == 0 {
-                scribble(queue.queue.core.memory(), dice);
+                scribble(queue.memory(), dice);
             }
             let item = item(dice);
             match dice.below(6) {
@@ -62,7 +63,7 @@ fn a_joinable_queue_in_which_anything_was_written() {
 
 #[test]
 fn a_queue_with_descriptors_in_which_anything_was_written() {
-    rounds("a queue of descriptors", 500, 200_000, MOST, |dice| {
+    rounds("a queue of descriptors", 200, 200_000, MOST, |dice| {
         let queue = Queue::<crate::Fd>::new().unwrap();
         for _ in 0..dice.below(20) {
             if dice.below(6) == 0 {

@@ -24,10 +24,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Queue;
-use super::core::{Core, FIRST_PAUSE, LONGEST_PAUSE};
+use super::core::{Core, FIRST_PAUSE, LONGEST_PAUSE, SHORT};
 use super::words::{HANDS, TaskWords};
 use crate::Fd;
-use crate::channel_error::{Patience, RecvError, SendError};
+use crate::channel_error::{Patience, RecvError, SendError, Trouble};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shm::atomic::Ordering;
 use crate::shm::lane::{HasLane, MOST_FRAMES};
@@ -117,7 +117,7 @@ impl Tasks {
     }
 
     /// This process's hand.
-    fn hand(&self) -> io::Result<usize> {
+    fn hand(&self, patience: Patience) -> io::Result<usize> {
         let mut own = self.hand.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(hand) = *own {
             return Ok(hand);
@@ -130,7 +130,8 @@ impl Tasks {
             }
             // Not while somebody counts.
             let process = u64::from(std::process::id()) << 32;
-            self.core.in_consumers_turn(Deadline::NEVER, || {
+            let deadline = patience.deadline().unwrap_or(Deadline::after(SHORT));
+            self.core.in_consumers_turn(deadline, || {
                 hand.0.store(process, Ordering::SeqCst);
             })?;
             *own = Some(index);
@@ -158,7 +159,9 @@ impl Tasks {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |settled| {
                 (self.in_hands(settled) > 0).then(|| advanced(settled, 1))
             });
-        let Ok(settled) = settled else { return false };
+        if settled.is_err() {
+            return false;
+        }
         let own = *self.hand.lock().unwrap_or_else(PoisonError::into_inner);
         let less = |hand: usize| {
             words.hands[hand]
@@ -172,7 +175,9 @@ impl Tasks {
         if !own.is_some_and(less) {
             let _ = (0..HANDS).any(less);
         }
-        if self.unfinished(advanced(settled, 1)) == 0 {
+        // All may be done. Or one who joins has looked for the dead between our two steps, and has seen one too many in our hand; it
+        // has to look again before the last is done, and when the queue is empty is soon enough.
+        if self.core.len() == 0 {
             self.wake_joiners();
         }
         true
@@ -186,7 +191,7 @@ impl Tasks {
             let mut living = 0_u32;
             for (index, hand) in words.hands.iter().enumerate() {
                 let value = hand.0.load(Ordering::SeqCst);
-                if value as u32 == 0 {
+                if value == 0 {
                     continue;
                 }
                 if own == Some(index) || sys::is_byte_locked(self.file(), byte_of(index))? {
@@ -204,7 +209,7 @@ impl Tasks {
                         Some(abandoned @ 1..) => u64::from(abandoned),
                         _ => return None,
                     };
-                    Some(advanced(settled, abandoned) + (abandoned << ABANDONED_AT))
+                    Some(advanced(settled, abandoned).wrapping_add(abandoned << ABANDONED_AT))
                 });
             Ok(())
         })?
@@ -268,8 +273,9 @@ impl Tasks {
                 until = until.within(pause);
                 pause = (2 * pause).min(LONGEST_PAUSE);
             }
-            let ready = sys::wait_many(&fds, until).map_err(JoinError::Io)?;
-            if ready.is_empty() && deadline.remaining() == Some(Duration::ZERO) {
+            sys::wait_many(&fds, until).map_err(JoinError::Io)?;
+            // Asked whatever was ready: somebody who is dead and not yet collected is so every time.
+            if deadline.remaining() == Some(Duration::ZERO) {
                 let settled = self.settled();
                 return Ok(self.unfinished(settled) == 0 && settled >> ABANDONED_AT == 0);
             }
@@ -313,7 +319,7 @@ const UNSEEN: Duration = Duration::from_millis(100);
 
 /// `count` more are done.
 fn advanced(settled: u64, count: u64) -> u64 {
-    settled & !DONE | (settled + count) & DONE
+    settled & !DONE | settled.wrapping_add(count) & DONE
 }
 
 impl Drop for Tasks {
@@ -433,6 +439,11 @@ impl<T> JoinableQueue<T> {
             queue,
             tasks: Arc::new(tasks),
         }
+    }
+
+    #[cfg(all(test, not(mproc_model)))]
+    pub(super) fn memory(&self) -> &crate::shm::memory::Memory<super::words::QueueWords> {
+        self.queue.core.memory()
     }
 
     /// See [`Queue::len`].
@@ -565,7 +576,13 @@ impl<T: Serialize> JoinableQueue<T> {
 
 impl<T: DeserializeOwned> JoinableQueue<T> {
     fn get_within(&self, patience: Patience) -> Result<T, RecvError> {
-        let hand = self.tasks.hand().map_err(RecvError::Io)?;
+        let hand = self
+            .tasks
+            .hand(patience)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => Trouble::TimedOut.receiving(patience),
+                _ => RecvError::Io(error),
+            })?;
         let hand = &self.tasks.words().hands[hand].0;
         self.queue.get_with(self.is_alone(), patience, || {
             hand.fetch_add(1, Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! Queues: any number of processes and threads put, any number of them get, and each item goes to one.
 
 mod core;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(mproc_model)))]
 mod fuzz;
 mod joinable;
 mod office;
@@ -43,11 +43,11 @@ pub use joinable::{Job, Jobs, JoinError, JoinableQueue, TaskIter};
 /// Whoever is killed, at whatever instruction: each item is in the queue whole or not at all, and comes out once, or, if the process that was getting it
 /// was killed, perhaps not. The others go on, and a wake-up that went to a dead process goes to another. A process that is *stopped* in the
 /// middle of a put or get (some tens of nanoseconds, or the copying of a long item) holds up others of its side until it goes on or is
-/// killed; their deadlines hold.
+/// killed; their deadlines hold. One that is stopped in the moment of being woken leaves its item to the next who gets, or is woken by the next put.
 ///
 /// `get` of an empty queue is [`Disconnected`](RecvError::Disconnected) when nobody else holds it who could put something: all other processes
 /// that held it have ended (noticed within a second), no unread message carries it, and in this process there are no clones, and no
-/// other thread has used it. Threads that only borrow one handle keep it open for one another.
+/// other thread has used this handle. A thread that borrows a handle and has yet to use it is not counted: give it a clone.
 ///
 /// # Waiting for it
 ///

@@ -48,7 +48,7 @@ impl CourierWords {
                 "too many messages with descriptors are unread",
             ));
         }
-        Ok(self.made.fetch_add(1, Ordering::Relaxed) + 1)
+        Ok(self.made.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::sync::{Bell, RobustLock};
 /// A lane, a turn at each of its sides, and who sleeps.
 #[repr(C)]
 #[derive(Debug)]
-#[cfg_attr(loom, derive(Default))]
+#[cfg_attr(mproc_model, derive(Default))]
 pub(crate) struct QueueWords {
     lane: LaneWords,
     pub(crate) producers: Apart<RobustLock>,
@@ -59,7 +59,7 @@ pub(crate) struct CourierWords {
 /// See [`JoinableQueue`](crate::JoinableQueue).
 #[repr(C)]
 #[derive(Debug)]
-#[cfg_attr(loom, derive(Default))]
+#[cfg_attr(mproc_model, derive(Default))]
 pub(crate) struct TaskWords {
     /// How many are in `join`. One that is killed there stays counted, which costs a system call when all is done.
     pub(crate) joiners: AtomicU32,
@@ -70,7 +70,7 @@ pub(crate) struct TaskWords {
 }
 
 /// How many processes can take items of one joinable queue at a time.
-pub(crate) const HANDS: usize = if cfg!(loom) { 2 } else { 320 };
+pub(crate) const HANDS: usize = if cfg!(mproc_model) { 2 } else { 320 };
 
 /// A process that takes items: its id in the upper half, in the lower how many it has taken and not done.
 #[repr(transparent)]

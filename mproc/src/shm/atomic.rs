@@ -1,19 +1,19 @@
-//! The atomics of everything that is shared between processes. A model checker (`--cfg loom`) puts its own in their place.
+//! The atomics of everything that is shared between processes. A model checker (`--cfg mproc_model`) puts its own in their place.
 
-#[cfg(not(loom))]
+#[cfg(not(mproc_model))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The word as the kernel knows it.
-#[cfg(not(loom))]
+#[cfg(not(mproc_model))]
 pub(crate) fn word(word: &AtomicU32) -> &AtomicU32 {
     word
 }
 
-#[cfg(loom)]
+#[cfg(mproc_model)]
 pub(crate) use model::{AtomicU32, AtomicU64, Ordering, Word, word};
 
 /// Loom's atomics, with two things added: a process may die before whatever it changes, and SeqCst means what it says.
-#[cfg(loom)]
+#[cfg(mproc_model)]
 mod model {
     pub(crate) use loom::sync::atomic::Ordering;
     use loom::sync::atomic::fence;
@@ -26,30 +26,37 @@ mod model {
             pub(crate) struct $name(loom::sync::atomic::$name);
 
             impl $name {
+                #[track_caller]
                 pub(crate) fn load(&self, order: Ordering) -> $number {
                     self.0.load(order)
                 }
 
+                #[track_caller]
                 pub(crate) fn store(&self, value: $number, order: Ordering) {
                     changing(order, || self.0.store(value, order));
                 }
 
+                #[track_caller]
                 pub(crate) fn swap(&self, value: $number, order: Ordering) -> $number {
                     changing(order, || self.0.swap(value, order))
                 }
 
+                #[track_caller]
                 pub(crate) fn fetch_add(&self, value: $number, order: Ordering) -> $number {
                     changing(order, || self.0.fetch_add(value, order))
                 }
 
+                #[track_caller]
                 pub(crate) fn fetch_sub(&self, value: $number, order: Ordering) -> $number {
                     changing(order, || self.0.fetch_sub(value, order))
                 }
 
+                #[track_caller]
                 pub(crate) fn fetch_and(&self, value: $number, order: Ordering) -> $number {
                     changing(order, || self.0.fetch_and(value, order))
                 }
 
+                #[track_caller]
                 pub(crate) fn compare_exchange(
                     &self,
                     current: $number,
@@ -62,6 +69,7 @@ mod model {
                     })
                 }
 
+                #[track_caller]
                 pub(crate) fn fetch_update(
                     &self,
                     success: Ordering,
@@ -78,6 +86,7 @@ mod model {
     atomic!(AtomicU64, u64);
 
     /// Loom takes SeqCst for AcqRel, but knows fences. One behind each change orders it before the loads that follow.
+    #[track_caller]
     fn changing<T>(order: Ordering, act: impl FnOnce() -> T) -> T {
         may_die();
         let result = act();

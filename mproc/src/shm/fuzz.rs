@@ -69,9 +69,17 @@ impl Dice {
 /// # Panics
 ///
 /// If a round panics, asks for more memory at once than `most` bytes, or takes longer than any deadline in it.
-pub(crate) fn rounds(name: &str, short: u64, long: u64, most: usize, mut round: impl FnMut(&mut Dice)) {
+pub(crate) fn rounds(
+    name: &str,
+    short: u64,
+    long: u64,
+    most: usize,
+    mut round: impl FnMut(&mut Dice),
+) {
     let long_dose = std::env::var_os("MPROC_STRESS").is_some();
-    let only = std::env::var("MPROC_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let only = std::env::var("MPROC_SEED")
+        .ok()
+        .map(|seed| seed.parse().expect("a number"));
     let seeds = match only {
         Some(seed) => seed..seed + 1,
         None => 0..if long_dose { long } else { short },
@@ -98,12 +106,19 @@ pub(crate) fn rounds(name: &str, short: u64, long: u64, most: usize, mut round: 
         begun.send(seed).expect("the watchdog listens");
         LARGEST.set(0);
         let start = Instant::now();
-        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| round(&mut Dice::new(seed))));
+        let failed =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| round(&mut Dice::new(seed))));
         let largest = LARGEST.get();
         assert!(failed.is_ok(), "{name} panics with MPROC_SEED={seed}");
-        assert!(largest <= most, "{name}: {largest} bytes at once with MPROC_SEED={seed}");
+        assert!(
+            largest <= most,
+            "{name}: {largest} bytes at once with MPROC_SEED={seed}"
+        );
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(10), "{name}: {took:?} with MPROC_SEED={seed}");
+        assert!(
+            took < Duration::from_secs(10),
+            "{name}: {took:?} with MPROC_SEED={seed}"
+        );
     }
     drop(begun);
     watchdog.join().expect("the watchdog returns");
@@ -130,11 +145,19 @@ pub(crate) fn scribble<Words: PageOfWords>(memory: &Memory<Words>, dice: &mut Di
         page[index].store(value, Ordering::SeqCst);
     }
     let pages = 1 + dice.below(4) as u32;
-    let Ok(view) = memory.view(Segment { first: 1, pages }, true) else { return };
+    let Ok(view) = memory.view(Segment { first: 1, pages }, true) else {
+        return;
+    };
     for _ in 0..dice.below(6) {
-        let near_the_front = if dice.below(4) > 0 { 64 } else { u64::from(pages) * PAGE as u64 / 8 };
+        let near_the_front = if dice.below(4) > 0 {
+            64
+        } else {
+            u64::from(pages) * PAGE as u64 / 8
+        };
         let position = PAGE as u64 + 8 * dice.below(near_the_front);
-        let Some(to) = view.at(position, 8) else { continue };
+        let Some(to) = view.at(position, 8) else {
+            continue;
+        };
         // SAFETY: eight bytes inside the mapping, aligned, which others change atomically or know to be anybody's.
         let to = unsafe { to.cast::<AtomicU64>().as_ref() };
         to.store(header(dice, to), Ordering::SeqCst);
@@ -165,8 +188,16 @@ fn header(dice: &mut Dice, word: &AtomicU64) -> u64 {
         2 => dice.below(1 << 14),
         _ => dice.below(1 << 40),
     };
-    let kind = if dice.below(3) == 0 { 0xff } else { dice.below(9) };
-    let handles = if dice.below(4) == 0 { dice.below(400) } else { 0 };
+    let kind = if dice.below(3) == 0 {
+        0xff
+    } else {
+        dice.below(9)
+    };
+    let handles = if dice.below(4) == 0 {
+        dice.below(400)
+    } else {
+        0
+    };
     match dice.below(3) {
         0 => plausible(dice, word),
         _ => length | kind << 40 | handles << 48,

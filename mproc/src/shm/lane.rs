@@ -464,9 +464,10 @@ impl Writer {
         memory.allocate(next)?;
         self.jump(memory, tail, next)?;
         // Nobody looks at the old segment any more, but for the jump itself: the reader finds the rest empty or does not look.
-        let page = (tail.position() / PAGE as u64) as u32;
-        memory.release(segment.first, page);
-        memory.release(page + 1, segment.first + segment.pages);
+        let page = |position: u64| (position / PAGE as u64) as u32;
+        memory.release(segment.first, page(tail.position()));
+        let behind = page(tail.position() + JUMP_SIZE - 1) + 1;
+        memory.release(behind, segment.first.saturating_add(segment.pages));
         Ok(())
     }
 
@@ -506,6 +507,23 @@ impl Writer {
     }
 }
 
+/// 2 KiB: more than that the C library copies with one instruction (`rep movsb`) that is fifteen times slower than a loop on some
+/// processors (AMD Zen 3: 2.7 against 40 GiB/s) where the target lies a few bytes behind the source within a page, as it
+/// does between a ring and what `malloc` gives.
+const PIECE: usize = 2048;
+
+/// Copies any number of bytes, in pieces.
+#[inline]
+unsafe fn copy_long(from: *const u8, to: *mut u8, length: usize) {
+    let mut done = 0;
+    while done < length {
+        let piece = PIECE.min(length - done);
+        // SAFETY: the caller's: both are valid for `length` bytes and do not overlap.
+        unsafe { ptr::copy_nonoverlapping(from.add(done), to.add(done), piece) };
+        done += piece;
+    }
+}
+
 /// Copies into the ring. Short frames are most of all frames, and a call costs more than they do.
 #[inline]
 unsafe fn copy_in(from: *const u8, to: *mut u8, length: usize) {
@@ -515,7 +533,7 @@ unsafe fn copy_in(from: *const u8, to: *mut u8, length: usize) {
             to.cast::<u64>()
                 .write_unaligned(from.cast::<u64>().read_unaligned());
         } else {
-            ptr::copy_nonoverlapping(from, to, length);
+            copy_long(from, to, length);
         }
     }
 }
@@ -773,7 +791,7 @@ impl Reader {
             if length == 8 {
                 to.cast::<u64>().write_unaligned(from.cast::<u64>().read());
             } else {
-                ptr::copy_nonoverlapping(from, to.cast(), length);
+                copy_long(from, to.cast(), length);
             }
         }
     }

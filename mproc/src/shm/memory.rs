@@ -49,12 +49,12 @@ impl Segment {
 /// The file, with its first page mapped as a `Words`.
 pub(crate) struct Memory<Words> {
     file: Arc<OwnedFd>,
-    #[cfg(not(loom))]
+    #[cfg(not(mproc_model))]
     first: SharedMapping,
-    #[cfg(not(loom))]
+    #[cfg(not(mproc_model))]
     words: std::marker::PhantomData<Words>,
     /// A model's words are made, not found.
-    #[cfg(loom)]
+    #[cfg(mproc_model)]
     words: Arc<Words>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Memory<Words> {
 /// # Safety
 ///
 /// Any bytes are a valid value, other processes may change them at any time, and the type fits a page and its alignment.
-#[cfg(not(loom))]
+#[cfg(not(mproc_model))]
 pub(crate) unsafe trait PageOfWords {}
 
 /// As above.
@@ -71,7 +71,7 @@ pub(crate) unsafe trait PageOfWords {}
 /// # Safety
 ///
 /// As above.
-#[cfg(loom)]
+#[cfg(mproc_model)]
 pub(crate) unsafe trait PageOfWords: Default {}
 
 impl<Words: PageOfWords> Memory<Words> {
@@ -90,7 +90,7 @@ impl<Words: PageOfWords> Memory<Words> {
         Self::map(file)
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(mproc_model))]
     fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
         const { assert!(size_of::<Words>() <= PAGE && align_of::<Words>() <= PAGE) };
         let first = SharedMapping::new(file.as_fd(), 0, PAGE, true, true)?;
@@ -101,7 +101,7 @@ impl<Words: PageOfWords> Memory<Words> {
         })
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(mproc_model))]
     #[inline]
     pub(crate) fn words(&self) -> &Words {
         // SAFETY:
@@ -112,7 +112,7 @@ impl<Words: PageOfWords> Memory<Words> {
         unsafe { self.first.address().cast().as_ref() }
     }
 
-    #[cfg(loom)]
+    #[cfg(mproc_model)]
     fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
         Ok(Self {
             file,
@@ -121,7 +121,7 @@ impl<Words: PageOfWords> Memory<Words> {
     }
 
     /// The same memory, as another process of a model has it.
-    #[cfg(loom)]
+    #[cfg(mproc_model)]
     pub(crate) fn elsewhere(&self) -> Self {
         Self {
             file: Arc::clone(&self.file),
@@ -129,7 +129,7 @@ impl<Words: PageOfWords> Memory<Words> {
         }
     }
 
-    #[cfg(loom)]
+    #[cfg(mproc_model)]
     pub(crate) fn words(&self) -> &Words {
         &self.words
     }

@@ -4,5 +4,5 @@ pub(crate) mod atomic;
 pub(crate) mod lane;
 pub(crate) mod memory;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(mproc_model)))]
 pub(crate) mod fuzz;

@@ -5,12 +5,14 @@
 //!
 //! # State
 //!
-//! One word of 64 bits: a generation (32 bits, the half on which the kernel compares) and how many are enlisted.
+//! One word of 64 bits: a generation (32 bits, the half on which the kernel compares), how often the count of the enlisted began anew
+//! (12 bits), and that count.
 //!
 //! | generation, enlisted | meaning                                     | changed by       | if that process dies here                      |
 //! |----------------------|---------------------------------------------|------------------|------------------------------------------------|
 //! | g, 0                 | nobody sleeps                               | enlist           | –                                              |
 //! | g, n                 | n sleep, are about to, or died              | enlist, delist   | it stays counted until a ring finds nobody     |
+//! | g + 1, n             | stirred: who enlisted before, and is about to sleep, will not | stir | –                                |
 //! | g + 1, 0             | a ring found nobody: who enlisted before, and is about to sleep, will not | ring | – |
 //!
 //! # Ordering
@@ -35,12 +37,12 @@ pub(crate) struct Bell {
 
 /// The generation in which somebody enlisted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket(u32);
+pub(crate) struct Ticket(u64);
 
 impl Ticket {
     /// What the bell's word has to be for a sleep to begin.
     pub(crate) fn generation(self) -> u32 {
-        self.0
+        generation(self.0)
     }
 }
 
@@ -48,23 +50,38 @@ fn generation(state: u64) -> u32 {
     (state >> 32) as u32
 }
 
-fn enlisted(state: u64) -> u32 {
-    state as u32
+/// How often the count began anew, modulo 2¹².
+fn beginnings(state: u64) -> u32 {
+    (state as u32) >> ENLISTED_BITS
 }
+
+fn enlisted(state: u64) -> u32 {
+    state as u32 & ((1 << ENLISTED_BITS) - 1)
+}
+
+/// The next generation, with nobody in it.
+fn begun_anew(state: u64) -> u64 {
+    let generation = generation(state).wrapping_add(1);
+    let beginnings = beginnings(state).wrapping_add(1) << ENLISTED_BITS;
+    u64::from(generation) << 32 | u64::from(beginnings)
+}
+
+const ENLISTED_BITS: u32 = 20;
 
 impl Bell {
     /// Announces a sleeper. Look at the condition AFTER this, and then sleep or delist.
     pub(crate) fn enlist(&self) -> Ticket {
-        Ticket(generation(self.state.fetch_add(1, Ordering::SeqCst))) // "anybody asleep"
+        Ticket(self.state.fetch_add(1, Ordering::SeqCst)) // "anybody asleep"
     }
 
     /// The sleeper is awake again.
     pub(crate) fn delist(&self, ticket: Ticket) {
-        // Not counted any more if the generation has changed; the count then belongs to others.
+        // Not counted any more if the count has begun anew; it then is of others.
         let _ = self
             .state
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
-                (generation(state) == ticket.0 && enlisted(state) > 0).then(|| state - 1)
+                (beginnings(state) == beginnings(ticket.0) && enlisted(state) > 0)
+                    .then(|| state - 1)
             });
     }
 
@@ -72,6 +89,16 @@ impl Bell {
     #[inline]
     pub(crate) fn is_awaited(&self) -> bool {
         enlisted(self.state.load(Ordering::SeqCst)) > 0 // "anybody asleep"
+    }
+
+    /// Keeps those who are enlisted, and not yet asleep, from falling asleep. For who has just made it the case and may die before it
+    /// rings, or whose ring may wake one who dies: both leave the sleepers to the kernel, which wakes nobody who is not asleep yet.
+    /// So it has to come before the death can go unseen: while a lock is held on whose word they sleep, too.
+    #[inline]
+    pub(crate) fn stir(&self) {
+        if self.is_awaited() {
+            self.state.fetch_add(1 << 32, Ordering::SeqCst);
+        }
     }
 
     /// Wakes one sleeper, if there is any. `wake(n)` wakes up to n who sleep on the generation, and says how many.
@@ -90,7 +117,7 @@ impl Bell {
                 return;
             }
             // Those who are enlisted have died, or have not fallen asleep yet. The latter compare the generation first.
-            let next = u64::from(generation(state).wrapping_add(1)) << 32;
+            let next = begun_anew(state);
             let moved =
                 self.state
                     .compare_exchange(state, next, Ordering::SeqCst, Ordering::SeqCst);
@@ -106,7 +133,7 @@ impl Bell {
         let moved = self
             .state
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
-                Some(u64::from(generation(state).wrapping_add(1)) << 32)
+                Some(begun_anew(state))
             });
         if moved.is_ok_and(|state| enlisted(state) > 0) {
             wake(u32::MAX);
@@ -116,7 +143,7 @@ impl Bell {
 
 impl Bell {
     /// The half of the word on which sleepers sleep.
-    #[cfg(not(loom))]
+    #[cfg(not(mproc_model))]
     pub(crate) fn word(&self) -> &std::sync::atomic::AtomicU32 {
         let halves = self.state.as_ptr().cast::<std::sync::atomic::AtomicU32>();
         let upper = if cfg!(target_endian = "little") { 1 } else { 0 };
@@ -124,7 +151,7 @@ impl Bell {
         unsafe { &*halves.add(upper) }
     }
 
-    #[cfg(loom)]
+    #[cfg(mproc_model)]
     pub(crate) fn word(&self) -> crate::shm::atomic::Word<'_> {
         crate::shm::atomic::Word::Upper(&self.state)
     }

@@ -2,6 +2,8 @@
 
 mod bell;
 mod robust;
+mod spin;
 
 pub(crate) use bell::Bell;
-pub(crate) use robust::{RobustLock, Spin};
+pub(crate) use robust::RobustLock;
+pub(crate) use spin::{Looked, Spin, core};

@@ -71,7 +71,7 @@ impl RobustLock {
         mut sleep: impl FnMut(&Self, Ticket, u32) -> Result<bool, E>,
     ) -> Result<bool, E> {
         loop {
-            for _ in 0..if cfg!(loom) { 0 } else { LOOKS } {
+            for _ in 0..if cfg!(mproc_model) { 0 } else { LOOKS } {
                 if self.try_lock(me) {
                     return Ok(true);
                 }
@@ -126,68 +126,5 @@ impl RobustLock {
     #[inline]
     pub(crate) fn unlock(&self) {
         self.unlock_with(|count| crate::sys::wake(self.bell.word(), count));
-    }
-}
-
-/// How long to look before sleeping, learnt from how it went.
-///
-/// Waking a sleeping core costs some ten microseconds, so looking for as long is worth it where the answer comes in that time,
-/// and a waste where it does not: where both sides share a core, it can never come. Each success doubles the next attempt, each
-/// failure halves it, down to nothing; now and then nothing is tried again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Spin {
-    budget: u32,
-    failures: u32,
-}
-
-/// About 30 µs of looking.
-const MOST_LOOKS: u32 = 1024;
-/// Where it begins: about 4 µs.
-const FIRST_LOOKS: u32 = 128;
-/// After so many sleeps in a row a short look is tried again.
-const RETRY: u32 = 64;
-
-impl Default for Spin {
-    fn default() -> Self {
-        Self {
-            budget: FIRST_LOOKS,
-            failures: 0,
-        }
-    }
-}
-
-impl Spin {
-    /// For keeping it in an atomic, where threads share it and none is exact.
-    pub(crate) fn to_word(self) -> u64 {
-        u64::from(self.budget) << 32 | u64::from(self.failures)
-    }
-
-    pub(crate) fn from_word(word: u64) -> Self {
-        Self {
-            budget: (word >> 32) as u32,
-            failures: word as u32,
-        }
-    }
-
-    /// Looks for a while. Says whether `found` came true.
-    pub(crate) fn until(&mut self, mut found: impl FnMut() -> bool) -> bool {
-        let budget = if cfg!(loom) {
-            0
-        } else if self.budget == 0 && self.failures.is_multiple_of(RETRY) {
-            FIRST_LOOKS / 8
-        } else {
-            self.budget
-        };
-        for _ in 0..budget {
-            if found() {
-                self.budget = (2 * self.budget).clamp(FIRST_LOOKS, MOST_LOOKS);
-                self.failures = 0;
-                return true;
-            }
-            hint::spin_loop();
-        }
-        self.budget /= 2;
-        self.failures = self.failures.wrapping_add(1);
-        false
     }
 }

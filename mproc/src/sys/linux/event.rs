@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -49,62 +50,86 @@ pub(crate) fn silence(bell: BorrowedFd<'_>) {
     }
 }
 
-/// What [`wait_bell`] saw.
+/// A bell on which one process sleeps: a kernel pipe, which wakes in one system call on each side, and hangs up when nobody is left
+/// to ring it. The end that listens, and the end that rings.
+///
+/// Whoever rings keeps the listening end open, too, or ringing a dead process would raise SIGPIPE.
+pub(crate) fn sleigh_bell() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (listen, strike) = super::descriptor::pipe()?;
+    // A bell that has been rung 64 Ki times without being heard is not waited for.
+    fcntl(strike.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((listen, strike))
+}
+
+/// Rings a [`sleigh_bell`].
+pub(crate) fn strike(bell: BorrowedFd<'_>) {
+    loop {
+        // SAFETY: one byte is passed together with its address.
+        let result = unsafe { libc::write(bell.as_raw_fd(), [0_u8].as_ptr().cast(), 1) };
+        if result != -1 || Errno::last() != Errno::EINTR {
+            return;
+        }
+    }
+}
+
+/// Takes the rings out of a [`sleigh_bell`] that nobody sleeps on.
+pub(crate) fn unstrike(bell: BorrowedFd<'_>) {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: the request writes one number to the address given.
+    let result = unsafe { libc::ioctl(bell.as_raw_fd(), libc::FIONREAD as _, &mut waiting) };
+    if result == 0 && waiting > 0 {
+        let _ = read_rings(bell);
+    }
+}
+
+/// Reads some rings. 0: nobody is left to ring.
+fn read_rings(bell: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let mut rings = [0_u8; 256];
+    // SAFETY: room for as many bytes is passed together with its address.
+    let result = unsafe { libc::read(bell.as_raw_fd(), rings.as_mut_ptr().cast(), rings.len()) };
+    Errno::result(result).map(|count| count as usize)
+}
+
+/// What a wait heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The bell, or a signal: look again.
     Bell,
-    /// Every other end of the line is closed.
+    /// Every other end is closed.
     HungUp,
     TimedOut,
 }
 
-/// Waits until the bell rings or the line hangs up, and silences the bell. `line_rings` says that what can be read from the
-/// line counts as the bell.
-pub(crate) fn wait_bell(
-    bell: Option<BorrowedFd<'_>>,
-    line: BorrowedFd<'_>,
-    line_rings: bool,
-    deadline: Deadline,
-) -> io::Result<Heard> {
-    let on_line = if line_rings {
-        PollFlags::POLLIN
-    } else {
-        PollFlags::empty()
-    };
-    let mut both = [
-        PollFd::new(line, on_line),
-        PollFd::new(bell.unwrap_or(line), PollFlags::POLLIN),
-    ];
-    let fds = if bell.is_some() {
-        &mut both[..]
-    } else {
-        &mut both[..1]
-    };
-    let timeout = deadline.remaining();
-    match ppoll(fds, timeout.map(TimeSpec::from_duration), None) {
-        Ok(0) if timeout.is_some() => return Ok(Heard::TimedOut),
-        Ok(0) => return Ok(Heard::Bell),
-        Err(Errno::EINTR) if timeout == Some(Duration::ZERO) => return Ok(Heard::TimedOut),
-        Err(Errno::EINTR) => return Ok(Heard::Bell),
-        Ok(_) => {}
-        Err(error) => return Err(error.into()),
+/// Sleeps until a [`sleigh_bell`] is rung or hangs up.
+pub(crate) fn listen(bell: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Heard> {
+    if deadline.remaining().is_some() {
+        match wait_for(bell, PollFlags::POLLIN, deadline)? {
+            Heard::Bell => {}
+            heard => return Ok(heard),
+        }
+        unstrike(bell);
+        return Ok(Heard::Bell);
     }
-    let seen = |index: usize| both[index].revents().unwrap_or(PollFlags::empty());
-    if seen(0).intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
-        return Ok(Heard::HungUp);
+    match read_rings(bell) {
+        Ok(0) => Ok(Heard::HungUp),
+        Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => Ok(Heard::Bell),
+        Err(error) => Err(error.into()),
     }
-    if let Some(bell) = bell
-        && seen(1).contains(PollFlags::POLLIN)
-    {
-        silence(bell);
-    }
-    Ok(Heard::Bell)
 }
 
-/// Waits until something can be sent on the line, or it hangs up.
-pub(crate) fn wait_writable(line: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Heard> {
-    let mut fds = [PollFd::new(line, PollFlags::POLLOUT)];
+/// Waits until something is to be read from the line, or it hangs up.
+pub(crate) fn wait_line(line: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Heard> {
+    wait_for(line, PollFlags::POLLIN, deadline)
+}
+
+/// Whether nobody is left at the other end.
+pub(crate) fn has_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let now = Deadline::after(Duration::ZERO);
+    Ok(wait_for(fd, PollFlags::empty(), now)? == Heard::HungUp)
+}
+
+fn wait_for(fd: BorrowedFd<'_>, events: PollFlags, deadline: Deadline) -> io::Result<Heard> {
+    let mut fds = [PollFd::new(fd, events)];
     let timeout = deadline.remaining();
     match ppoll(&mut fds, timeout.map(TimeSpec::from_duration), None) {
         Ok(0) if timeout.is_some() => Ok(Heard::TimedOut),
@@ -120,8 +145,13 @@ pub(crate) fn wait_writable(line: BorrowedFd<'_>, deadline: Deadline) -> io::Res
     }
 }
 
-/// One descriptor that is readable when `bell` is, or when `line` is hung up: an epoll instance with both in it.
-pub(crate) fn either(bell: BorrowedFd<'_>, line: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Waits until something can be sent on the line, or it hangs up.
+pub(crate) fn wait_writable(line: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Heard> {
+    wait_for(line, PollFlags::POLLOUT, deadline)
+}
+
+/// One descriptor that is readable when one of two bells is, or hangs up: an epoll instance with both in it.
+pub(crate) fn either(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: takes a flag, touches no memory.
     let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     if fd == -1 {
@@ -129,9 +159,11 @@ pub(crate) fn either(bell: BorrowedFd<'_>, line: BorrowedFd<'_>) -> io::Result<O
     }
     // SAFETY: made by the call above for us alone.
     let epoll = above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })?;
-    // Of the line only the hang-up, which is always reported: descriptors that wait in it are not messages.
-    for (fd, events) in [(bell, libc::EPOLLIN as u32), (line, 0)] {
-        let mut event = libc::epoll_event { events, u64: 0 };
+    for fd in [one, other] {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: 0,
+        };
         // SAFETY: `event` lives through the call, and all descriptors are open.
         let result = unsafe {
             libc::epoll_ctl(

@@ -11,8 +11,9 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use loom::sync::atomic::{Ordering, fence};
@@ -56,6 +57,7 @@ struct Process {
 struct Kernel {
     processes: Vec<Process>,
     ended: bool,
+    told: Vec<String>,
 }
 
 thread_local! {
@@ -182,9 +184,29 @@ fn rests(index: usize) {
     });
 }
 
+/// Tells what happened, one line a step, if MPROC_TRACE is set.
+pub(crate) fn tell() {
+    kernel(|kernel| {
+        for line in &kernel.told {
+            eprintln!("{line}");
+        }
+    });
+}
+
+fn note(what: impl FnOnce() -> String) {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    if *WANTED.get_or_init(|| std::env::var_os("MPROC_TRACE").is_some()) {
+        let own = own();
+        kernel(|kernel| kernel.told.push(format!("{own:?} {}", what())));
+    }
+}
+
 /// A step before which the process may die.
+#[track_caller]
 pub(crate) fn may_die() {
     let Some(own) = own() else { return };
+    let caller = Location::caller();
+    note(|| format!("{}:{}", caller.file(), caller.line()));
     let dies = kernel(|kernel| {
         let process = &mut kernel.processes[own];
         match &mut process.steps {
@@ -200,6 +222,7 @@ pub(crate) fn may_die() {
         }
     });
     if dies {
+        note(|| "dies".into());
         resume_unwind(Box::new(Stop::Death));
     }
 }
@@ -214,6 +237,7 @@ fn look_after(index: usize) {
         });
         let Some(word) = word else { return };
         let value = word.value();
+        note(|| format!("is looked after: {value:x}"));
         if value & OWNER == 0 {
             wake_asleep(word.address(), 1);
         } else if value & OWNER == id(index) {
@@ -244,7 +268,11 @@ pub(crate) fn wake(word: Word<'_>, count: u32) -> usize {
         return 0; // What was set up for a model is dropped.
     }
     may_die();
-    alone(|| wake_asleep(word.address(), count))
+    alone(|| {
+        let woken = wake_asleep(word.address(), count);
+        note(|| format!("woke {woken}"));
+        woken
+    })
 }
 
 /// As in `futex.rs`.
@@ -269,6 +297,7 @@ pub(crate) fn wait_any(words: &[(Word<'_>, u32)], deadline: Deadline) -> io::Res
         });
         true
     });
+    note(|| format!("asleep: {asleep}"));
     if !asleep {
         return Ok(Woken::Perhaps);
     }

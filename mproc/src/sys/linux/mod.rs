@@ -2,7 +2,7 @@
 
 mod descriptor;
 mod event;
-#[cfg_attr(loom, path = "futex_model.rs")]
+#[cfg_attr(mproc_model, path = "futex_model.rs")]
 mod futex;
 mod launch;
 mod memory;
@@ -15,15 +15,20 @@ mod socket;
 #[cfg(feature = "test")]
 pub(crate) use descriptor::open_stdio;
 pub(crate) use descriptor::{duplicate, pipe, set_close_on_exec};
-pub(crate) use event::{Heard, doorbell, either, ring, silence, wait_bell, wait_writable};
+pub(crate) use event::{
+    Heard, doorbell, either, has_hung_up, listen, ring, silence, sleigh_bell, strike, unstrike,
+    wait_line, wait_writable,
+};
+#[cfg(mproc_model)]
+pub(crate) use futex::may_die;
 pub(crate) use futex::{OWNER, RobustThread, WAITERS, Woken, wait_any, wake};
-#[cfg(loom)]
-pub(crate) use futex::{Outcome, Part, may_die, run};
+#[cfg(all(test, mproc_model))]
+pub(crate) use futex::{Outcome, Part, run, tell};
 pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
 pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_many, wait_readable};
 pub(crate) use process::{
-    ForeignReap, RawStatus, at_exit, effective_user, ended_child, open_process, process_id,
+    ForeignReap, RawStatus, at_exit, core, effective_user, ended_child, open_process, process_id,
     program_arguments, reap, send_signal, set_thread_name, status_after_foreign_reap,
 };
 pub(crate) use shared::{

@@ -183,6 +183,12 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
     }
 }
 
+/// The number of the processor that this thread is on.
+pub(crate) fn core() -> u32 {
+    // SAFETY: takes and touches nothing.
+    unsafe { libc::sched_getcpu() }.cast_unsigned()
+}
+
 /// A pidfd of the process that has this number now.
 pub(crate) fn open_process(id: u32) -> io::Result<OwnedFd> {
     // SAFETY: takes two numbers, touches no memory.
