@@ -35,7 +35,7 @@
 //!
 //! # Platform
 //!
-//! Linux 5.16 or newer with `/proc` mounted; written for x86-64 and aarch64, glibc and musl, and tested on x86-64 with glibc. Programs that
+//! Linux 5.16 or newer (queues sleep with `futex_waitv`, and say so where a sandbox refuses it) with `/proc` mounted; written for x86-64 and aarch64, glibc and musl, and tested on x86-64 with glibc. Programs that
 //! are linked dynamically against this crate as a Rust `dylib` cannot use the cargo feature `test`.
 //!
 //! # Map
@@ -44,13 +44,17 @@
 //!
 //! ```text
 //! facade     lib.rs   __private (for the macros' output only)
+//! channels   queue/   pipe/   wait     tokio/ (with that feature)
+//!            courier  channel_error    descriptors beside messages; what sending and receiving can fail with
 //! core       process/ → entry/         one call in one process; what a call is, how a fresh process finds it
 //!            logging   fd  error  failure
-//! plumbing   wire/                     values as bytes and descriptors, packets that carry both
+//! shared     sync/                     a lock that survives its owner, waking, looking before sleeping
+//! plumbing   wire/                     values as bytes and descriptors, packets that carry both, ends that move
+//!            shm/                      memory that processes share, the lane in it
 //! system     sys/                      every system call, and no policy
 //! ```
 //!
-//! Only `sys` names `nix` or `libc`; only `wire/codec` names `bincode`; `wire` knows no message types.
+//! Only `sys` names `nix` or `libc`; only `wire/codec` names `bincode`; `wire` knows no message types; `sync` knows no processes.
 
 mod channel_error;
 mod courier;

@@ -97,7 +97,7 @@ fn ends_inside_of_everything() {
     enum Choice {
         New(Sender<u64>),
         Struct { after: u8, tx: Box<Sender<u64>> },
-        Both(Connection<u64, u64>),
+        Both(Box<Connection<u64, u64>>),
     }
     #[mproc::entry]
     fn send_each(before: u8, deep: Deep, choices: [Choice; 2], after: u8) {
@@ -148,7 +148,7 @@ fn ends_inside_of_everything() {
             after: 3,
             tx: Box::new(boxed),
         },
-        Choice::Both(theirs),
+        Choice::Both(Box::new(theirs)),
     ];
     let child = send_each::spawn(1, deep, choices, 2).unwrap();
     for (number, rx) in receivers.iter_mut().enumerate() {

@@ -147,7 +147,9 @@ impl Inlet {
     }
 
     fn fill(&mut self, buffer: &mut [u8], patience: Patience) -> Result<usize, RecvError> {
+        let mut frames = 0;
         loop {
+            self.go_on(&mut frames, patience)?;
             if let Some(partial) = &mut self.partial
                 && partial.is_bytes
                 && partial.total <= buffer.len()
@@ -236,6 +238,7 @@ impl Inlet {
         bytes: &mut Vec<u8>,
         patience: Patience,
     ) -> Result<Handles, RecvError> {
+        let mut frames = 0;
         loop {
             if let Some(partial) = &self.partial {
                 if partial.is_bytes != is_bytes {
@@ -272,7 +275,20 @@ impl Inlet {
                 }
                 _ => self.pump(frame)?,
             }
+            self.go_on(&mut frames, patience)?;
         }
+    }
+
+    /// Asks now and then whether there is time left: frames may come without an end, and a broken peer's without a message.
+    fn go_on(&mut self, frames: &mut u32, patience: Patience) -> Result<(), RecvError> {
+        *frames += 1;
+        if frames.is_multiple_of(256)
+            && let Patience::Until(deadline) = patience
+            && deadline.remaining() == Some(std::time::Duration::ZERO)
+        {
+            return Err(Trouble::TimedOut.receiving(patience));
+        }
+        Ok(())
     }
 
     /// Does with a frame of a long message what is to be done, whoever asks for the message later.
@@ -509,6 +525,7 @@ impl Inlet {
 
     /// Whether a receive would not wait: there is a message, or the end.
     pub(super) fn poll(&mut self, patience: Patience) -> Result<bool, RecvError> {
+        let mut frames = 0;
         let result = loop {
             if self.partial.as_ref().is_some_and(Partial::is_complete) {
                 break Ok(true);
@@ -522,6 +539,7 @@ impl Inlet {
                 }
                 Ok(Some(frame)) => self.pump(frame)?,
             }
+            self.go_on(&mut frames, patience)?;
         };
         self.settle();
         result

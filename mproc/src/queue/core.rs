@@ -37,7 +37,7 @@
 //! an exact answer at any time. Nobody is *told* when another holder dies, though: who sleeps as perhaps the last one looks again
 //! after growing pauses of at most a second. Holders that end normally wake it.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -113,30 +113,6 @@ impl<T: Into<Trouble>> From<T> for NotPut {
 impl<T: Into<Trouble>> From<T> for NotTaken {
     fn from(trouble: T) -> Self {
         Self::Trouble(trouble.into())
-    }
-}
-
-thread_local! {
-    /// What items are encoded into and copied out into. Taken while in use, since decoding may use queues itself.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// As much scratch as is kept.
-const KEPT: usize = 64 * 1024;
-
-/// An empty buffer of this thread.
-#[inline]
-pub(crate) fn scratch() -> Vec<u8> {
-    let mut bytes = SCRATCH.try_with(Cell::take).unwrap_or_default();
-    bytes.clear();
-    bytes
-}
-
-/// Gives the buffer back.
-#[inline]
-pub(crate) fn keep(bytes: Vec<u8>) {
-    if bytes.capacity() <= KEPT {
-        let _ = SCRATCH.try_with(|scratch| scratch.set(bytes));
     }
 }
 
@@ -245,7 +221,7 @@ impl Core {
     }
 
     #[inline]
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.words().lane().is_empty()
     }
 
@@ -295,11 +271,18 @@ impl Core {
             Patience::Until(deadline) => deadline,
         };
         let mut slept = false;
+        let other = match std::ptr::eq(lock, &self.words().producers.0) {
+            true => &self.words().consumers.0,
+            false => &self.words().producers.0,
+        };
         let locked = lock.lock_with(thread.id(), |lock, ticket, state| {
             slept = true;
+            // On the other side's word, too: one of that side may have been woken by the death of our turn's owner, and die.
+            let (other, other_state) = other.state();
             let words = [
                 (lock.bell().word(), ticket.generation()),
                 (word(lock.word()), state),
+                (word(other), other_state),
             ];
             sys::wait_any(&words, deadline).map(|woken| woken != Woken::TimedOut)
         })?;
@@ -416,15 +399,16 @@ impl Core {
         }
     }
 
-    /// Takes the next item: its bytes into `bytes`, which is empty. `before` runs in the turn, just before the item is gone from the
+    /// Takes the next item: its bytes into `bytes`, which is empty, and its descriptors into `handles`. `before` runs in the turn, just before the item is gone from the
     /// queue.
     pub(crate) fn take(
         &self,
         bytes: &mut Vec<u8>,
+        handles: &mut Handles,
         patience: Patience,
         alone: bool,
         mut before: impl FnMut(),
-    ) -> Result<Handles, NotTaken> {
+    ) -> Result<(), NotTaken> {
         let thread = RobustThread::current()?;
         self.used_by(thread);
         let words = self.words();
@@ -443,15 +427,21 @@ impl Core {
                 slept |= self.turn(lock, thread, patience)?;
                 // SAFETY: we have the consumers' turn until `unlock`.
                 let side = unsafe { &mut *self.get_side.get() };
-                let taken = self.take_in_turn(side, bytes, &mut before);
+                let taken = self.take_in_turn(side, bytes, handles, &mut before);
                 let large = side.reader.is_large(GROWTH);
                 state.room.stir();
                 lock.unlock();
-                if let Some(taken) = taken.transpose() {
-                    self.taken(thread, slept, large);
-                    return taken.map_err(NotTaken::from);
+                match taken {
+                    Ok(true) => {
+                        self.taken(thread, slept, large);
+                        return Ok(());
+                    }
+                    Ok(false) => self.owed(),
+                    Err(error) => {
+                        self.taken(thread, slept, large);
+                        return Err(error.into());
+                    }
                 }
-                self.owed();
                 continue;
             }
             self.pass_on(slept);
@@ -491,22 +481,24 @@ impl Core {
         &self,
         side: &mut GetSide,
         bytes: &mut Vec<u8>,
+        handles: &mut Handles,
         before: &mut impl FnMut(),
-    ) -> io::Result<Option<Handles>> {
+    ) -> io::Result<bool> {
         let frame = match side.reader.peek_at_once(&self.memory) {
             Some(frame) => frame,
             None => match side.reader.peek(&self.memory)? {
                 Some(frame) => frame,
-                None => return Ok(None),
+                None => return Ok(false),
             },
         };
         if frame.handles() == 0 {
             side.reader.copy(&frame, bytes);
             before();
             side.reader.take(&self.memory, frame);
-            return Ok(Some(Handles::new()));
+            return Ok(true);
         }
-        self.take_with_handles(side, frame, bytes, before).map(Some)
+        *handles = self.take_with_handles(side, frame, bytes, before)?;
+        Ok(true)
     }
 
     fn take_with_handles(
@@ -628,8 +620,14 @@ impl Core {
 
     /// Looks for a while. An error says how to learn from the sleep.
     fn look(&self, ready: impl FnMut() -> bool) -> Result<(), Looked> {
-        let mut spin = Spin::from_word(self.spin.load(Ordering::Relaxed));
-        spin.until(0, ready)
+        let word = self.spin.load(Ordering::Relaxed);
+        let mut spin = Spin::from_word(word);
+        spin.until(0, ready)?;
+        spin.met(self.words().lane().len());
+        if spin.to_word() != word {
+            self.spin.store(spin.to_word(), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn learn(&self, looked: Looked) {

@@ -177,7 +177,7 @@ impl Tasks {
         }
         // All may be done. Or one who joins has looked for the dead between our two steps, and has seen one too many in our hand; it
         // has to look again before the last is done, and when the queue is empty is soon enough.
-        if self.core.len() == 0 {
+        if self.core.is_empty() {
             self.wake_joiners();
         }
         true

@@ -5,6 +5,7 @@ mod core;
 mod fuzz;
 mod joinable;
 mod office;
+mod scratch;
 mod words;
 
 use std::fmt;
@@ -18,10 +19,11 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::core::{Core, NotPut, NotTaken};
+use self::scratch::Scratch;
 use crate::Fd;
 use crate::channel_error::{EncodeError, Patience, RecvError, SendError};
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::{decode_parts, encode_parts};
+use crate::wire::{Handles, decode_parts, encode_parts};
 
 pub use joinable::{Job, Jobs, JoinError, JoinableQueue, TaskIter};
 
@@ -220,14 +222,12 @@ impl<T: Serialize> Queue<T> {
     }
 
     fn put_within(&self, item: T, patience: Patience) -> Result<(), SendError<T>> {
-        let mut bytes = core::scratch();
+        let mut bytes = Scratch::lend();
         let attached = match encode_parts(&item, &mut bytes) {
             Ok(attached) => attached,
             Err(error) => return Err(SendError::Encode(item, EncodeError(Box::new(error)))),
         };
-        let put = self.core.put(&bytes, attached.handles(), patience);
-        core::keep(bytes);
-        match put {
+        match self.core.put(&bytes, attached.handles(), patience) {
             Ok(()) => {
                 attached.commit();
                 Ok(())
@@ -287,15 +287,16 @@ impl<T: DeserializeOwned> Queue<T> {
         patience: Patience,
         before: impl FnMut(),
     ) -> Result<T, RecvError> {
-        let mut bytes = core::scratch();
-        let taken = self.core.take(&mut bytes, patience, alone, before);
-        let result = match taken {
-            Ok(handles) => decode_parts(&bytes, handles).map_err(RecvError::from),
+        let mut bytes = Scratch::lend();
+        let mut handles = Handles::new();
+        let taken = self
+            .core
+            .take(&mut bytes, &mut handles, patience, alone, before);
+        match taken {
+            Ok(()) => decode_parts(&bytes, handles).map_err(RecvError::from),
             Err(NotTaken::Closed) => Err(RecvError::Closed),
             Err(NotTaken::Trouble(trouble)) => Err(trouble.receiving(patience)),
-        };
-        core::keep(bytes);
-        result
+        }
     }
 
     /// What is got, one item after the other, until the queue is closed and empty, or nobody else is left.

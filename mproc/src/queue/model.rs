@@ -1,7 +1,8 @@
 //! The whole of putting and taking, as it stands, under a model checker: with other processes at any step, and with deaths at
 //! any step. A survivor sleeps only as long as there is nothing for it to do.
 //!
-//! Preemptions are bounded, to 2 and to 1 where two processes die, which is what keeps each model under a minute or so.
+//! Preemptions are bounded, to 1 where somebody dies, which is what keeps each model under a minute or so; those of four processes
+//! of which two die take longer and are run when asked for (`-- --ignored`).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -84,13 +85,13 @@ fn part(index: usize, core: &Arc<Core>, seen: &Seen, does: Does, steps: Option<u
         }
         Takes(items) => {
             for _ in 0..items {
-                let mut bytes = scratch();
-                match core.take(&mut bytes, Patience::FOREVER, false, || {}) {
+                let mut bytes = Vec::new();
+                let mut handles = crate::wire::Handles::new();
+                match core.take(&mut bytes, &mut handles, Patience::FOREVER, false, || {}) {
                     Ok(_) => {
                         assert!(bytes.len() == 8, "a torn item");
                         assert!(bytes.iter().all(|byte| *byte == bytes[0]));
                         seen.lock().unwrap().push((index, bytes[0]));
-                        keep(bytes);
                     }
                     Err(NotTaken::Closed) => return,
                     Err(NotTaken::Trouble(trouble)) => panic!("{trouble:?}"),
@@ -148,8 +149,19 @@ fn assert_nobody_sleeps_in_vain(core: &Core, outcome: &Outcome) {
 
 /// Runs the model with the first of its processes dying at each of their steps, together; `deaths` of them.
 fn check(capacity: u32, does: &'static [Does], deaths: usize, preemptions: usize) {
+    check_from(capacity, does, vec![0; deaths], preemptions, false);
+}
+
+/// As above, beginning with these steps, and ending with them if it is `once`.
+fn check_from(
+    capacity: u32,
+    does: &'static [Does],
+    mut steps: Vec<usize>,
+    preemptions: usize,
+    once: bool,
+) {
+    let deaths = steps.len();
     let things = Arc::new(Things::new().unwrap());
-    let mut steps = vec![0; deaths];
     let mut models = 0;
     loop {
         let anybody_died = Arc::new(Mutex::new(vec![false; deaths]));
@@ -197,7 +209,7 @@ fn check(capacity: u32, does: &'static [Does], deaths: usize, preemptions: usize
             steps[next] = 0;
             next += 1;
         }
-        if next == deaths {
+        if next == deaths || once {
             break;
         }
     }
@@ -248,7 +260,7 @@ fn a_consumer_dies() {
 
 #[test]
 fn a_consumer_of_a_full_queue_dies() {
-    check(1, &[Takes(1), Puts(2), Takes(2)], 1, 1);
+    check(1, &[Takes(1), Puts(2), Takes(1)], 1, 1);
 }
 
 #[test]
@@ -257,6 +269,7 @@ fn a_producer_of_a_full_queue_dies() {
 }
 
 #[test]
+#[ignore = "some ten minutes"]
 fn two_consumers_die() {
     check(0, &[Takes(1), Takes(1), Takes(1), Puts(2)], 2, 1);
 }
@@ -267,6 +280,16 @@ fn a_producer_and_a_consumer_die() {
 }
 
 #[test]
+#[ignore = "some ten minutes"]
 fn a_producer_and_a_consumer_of_a_full_queue_die() {
     check(1, &[Puts(1), Takes(1), Puts(1), Takes(1)], 2, 1);
+}
+
+/// The owner of the consumers' turn has never slept, and so has no reason to heal, when a consumer dies that was woken by the
+/// death of the owner of the producers' turn.
+#[test]
+#[ignore = "some ten minutes"]
+fn a_producer_and_a_consumer_die_while_another_has_its_turn() {
+    let does = &[Puts(1), Takes(1), Puts(1), Takes(1)];
+    check_from(0, does, vec![1, 4], 2, true);
 }

@@ -182,6 +182,7 @@ pub(crate) struct Growth {
 
 impl Growth {
     /// How many pages an empty lane keeps.
+    #[inline]
     pub(crate) fn kept(self) -> u32 {
         (4 * self.first).max(64)
     }

@@ -14,7 +14,6 @@
 use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
 use std::time::Duration;
 
@@ -263,12 +262,12 @@ fn register_robust_list() {
 }
 
 /// A page that the kernel empties in the child of a `fork`: there, thread ids that were remembered are others'.
-static EPOCH: OnceLock<usize> = OnceLock::new();
+static EPOCH: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 
+#[inline]
 fn epoch_word() -> Option<&'static AtomicU32> {
-    let address = *EPOCH.get()?;
-    // SAFETY: a page mapped for good by `epoch`, used as this word only.
-    Some(unsafe { &*(address as *const AtomicU32) })
+    // SAFETY: null, or a page mapped for good by `epoch`, used as this word only.
+    unsafe { EPOCH.load(Ordering::Acquire).as_ref() }
 }
 
 #[inline]
@@ -277,7 +276,7 @@ fn epoch_now() -> u32 {
 }
 
 fn epoch() -> io::Result<u32> {
-    if EPOCH.get().is_none() {
+    if epoch_word().is_none() {
         // SAFETY: a new anonymous mapping disturbs nothing; the advice is about that page.
         let page = unsafe {
             let page = libc::mmap(
@@ -296,7 +295,13 @@ fn epoch() -> io::Result<u32> {
             }
             page
         };
-        if EPOCH.set(page as usize).is_err() {
+        let set = EPOCH.compare_exchange(
+            std::ptr::null_mut(),
+            page.cast(),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        if set.is_err() {
             // SAFETY: ours, and another thread's page is in use.
             unsafe { libc::munmap(page, super::shared::PAGE) };
         }
