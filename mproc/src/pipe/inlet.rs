@@ -210,10 +210,13 @@ impl Inlet {
         filled: &mut usize,
         patience: Patience,
     ) -> Result<bool, RecvError> {
+        let mut frames = 0;
         while *filled < buffer.len() {
+            self.go_on(&mut frames, patience)?;
             let frame = self.expect_frame(patience)?;
+            let fits = (1..=buffer.len() - *filled).contains(&frame.length());
             match frame.kind() {
-                kind::PART if frame.handles() == 0 && frame.length() <= buffer.len() - *filled => {
+                kind::PART if frame.handles() == 0 && fits => {
                     let end = *filled + frame.length();
                     self.reader.copy_into(&frame, &mut buffer[*filled..end]);
                     *filled = end;

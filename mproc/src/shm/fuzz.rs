@@ -175,8 +175,8 @@ fn plausible(dice: &mut Dice, word: &AtomicU64) -> u64 {
         // A segment.
         5 => dice.below(6) << 32 | dice.below(6),
         // A mark.
-        6 => PAGE as u64 / 8 + dice.below(600) | dice.below(5) << 34,
-        7 => now & (1 << 34) - 1 | dice.any() << 34,
+        6 => (PAGE as u64 / 8 + dice.below(600)) | (dice.below(5) << 34),
+        7 => (now & ((1 << 34) - 1)) | (dice.any() << 34),
         _ => now.rotate_left(32),
     }
 }
