@@ -500,7 +500,7 @@ impl Inlet {
 
     #[inline]
     fn take(&mut self, frame: Frame) {
-        self.reader.take(&self.memory, frame);
+        self.reader.take(&self.memory, frame, Ordering::SeqCst);
         // "anybody waiting"
         if self
             .memory

@@ -31,7 +31,7 @@ use outlet::Outlet;
 /// The ends are *unique* handles: they move. One that is sent to another process, in an argument, a result or a message, is gone here, so
 /// the end of the stream is seen without closing anything by hand.
 ///
-/// A pipe holds about a megabyte; a sender waits while it is full. Longer messages go through in parts, of any length. The sending
+/// A pipe holds about two megabytes; a sender waits while it is full. Longer messages go through in parts, of any length. The sending
 /// end costs four descriptors, the receiving end three, and the pipe 20 KiB of memory until it is used for more.
 ///
 /// # Errors

@@ -78,11 +78,12 @@ impl Mouth {
         }
         if payload.len() <= PART
             && handles.is_empty()
-            && let Ok(Some(room)) = self
+            && let Some(room) = self
                 .writer
-                .reserve(&self.memory, GROWTH, payload.len() as u64)
+                .reserve_at_once(&self.memory, payload.len() as u64)
         {
-            self.writer.commit(&self.memory, room, short, 0, &[payload]);
+            self.writer
+                .commit(&self.memory, room, short, 0, &[payload], Ordering::SeqCst);
             self.ring();
             return Ok(());
         }
@@ -132,14 +133,21 @@ impl Mouth {
     ) -> Result<(), Trouble> {
         if handles.is_empty() {
             let room = self.room(payload.len(), patience)?;
-            self.writer.commit(&self.memory, room, kind, 0, &[payload]);
+            self.writer
+                .commit(&self.memory, room, kind, 0, &[payload], Ordering::SeqCst);
         } else {
             // Room first: once the descriptors are in the line, nothing may stop the frame but death.
             let room = self.room(LABEL + payload.len(), patience)?;
             let label = self.send_handles(handles, patience)?;
             let parts = [&label.to_bytes()[..], payload];
-            self.writer
-                .commit(&self.memory, room, kind, handles.len() as u16, &parts);
+            self.writer.commit(
+                &self.memory,
+                room,
+                kind,
+                handles.len() as u16,
+                &parts,
+                Ordering::SeqCst,
+            );
         }
         self.ring();
         Ok(())
@@ -173,8 +181,14 @@ impl Mouth {
     /// Takes back what was sent of a long message: its reader forgets it. There is always room for that.
     fn retract(&mut self) {
         if let Some(room) = self.writer.reserve_last(&self.memory) {
-            self.writer
-                .commit(&self.memory, room, kind::RETRACTED, 0, &[]);
+            self.writer.commit(
+                &self.memory,
+                room,
+                kind::RETRACTED,
+                0,
+                &[],
+                Ordering::SeqCst,
+            );
             self.ring();
         }
     }

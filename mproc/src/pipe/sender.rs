@@ -87,7 +87,7 @@ impl<T> Sender<T> {
 impl<T: Serialize> Sender<T> {
     /// Sends a value. Waits while the pipe is full.
     ///
-    /// A message of more than 64 KiB goes through in parts, while the receiver takes them.
+    /// A message of more than 256 KiB goes through in parts, while the receiver takes them.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl<T: Serialize> Sender<T> {
 
     /// Sends a value if there is room for all of it now.
     ///
-    /// What is longer than the megabyte that a pipe holds never fits; [`send_timeout`](Self::send_timeout) is for that.
+    /// What is longer than the two megabytes that a pipe holds never fits; [`send_timeout`](Self::send_timeout) is for that.
     ///
     /// # Errors
     ///

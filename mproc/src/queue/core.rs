@@ -371,7 +371,8 @@ impl Core {
         let state = &words.state.0;
         if handles.is_empty() {
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
-            side.writer.commit(&self.memory, room, ITEM, 0, &[payload]);
+            side.writer
+                .commit(&self.memory, room, ITEM, 0, &[payload], Ordering::Release);
         } else {
             let label = side.packer.pack(
                 self.office.counter.as_fd(),
@@ -380,8 +381,14 @@ impl Core {
             )?;
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
             let parts = [&label.to_bytes()[..], payload];
-            side.writer
-                .commit(&self.memory, room, ITEM, handles.len() as u16, &parts);
+            side.writer.commit(
+                &self.memory,
+                room,
+                ITEM,
+                handles.len() as u16,
+                &parts,
+                Ordering::Release,
+            );
         }
         Ok(())
     }
@@ -494,7 +501,7 @@ impl Core {
         if frame.handles() == 0 {
             side.reader.copy(&frame, bytes);
             before();
-            side.reader.take(&self.memory, frame);
+            side.reader.take(&self.memory, frame, Ordering::Release);
             return Ok(true);
         }
         *handles = self.take_with_handles(side, frame, bytes, before)?;
@@ -524,13 +531,13 @@ impl Core {
             // The message is used up, unless it is we who have no room: then it stays.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 before();
-                side.reader.take(&self.memory, frame);
+                side.reader.take(&self.memory, frame, Ordering::Release);
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
         before();
-        side.reader.take(&self.memory, frame);
+        side.reader.take(&self.memory, frame, Ordering::Release);
         if let Some(label) = label {
             side.fetcher.done(&self.office, words, label);
         }

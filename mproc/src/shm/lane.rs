@@ -33,8 +33,10 @@
 //!
 //! *frame visible*: the writer stores `tail` with Release after the frame's bytes, the reader loads it with Acquire before it
 //! reads them. *frame taken*: the reader stores `head` with Release after it has copied the bytes, the writer loads it with
-//! Acquire before it writes there again. Both stores are SeqCst, because each is also one half of a question that is put across:
-//! *is anybody asleep?* against *is there anything?* (see [`Bell`](crate::sync::Bell)).
+//! Acquire before it writes there again. Each store is also one half of a question that is put across: *is anybody asleep?* against
+//! *is there anything?* (see [`Bell`](crate::sync::Bell)), and for that something SeqCst has to stand between it and the look for sleepers. In a pipe
+//! that is the store itself. In a queue it is the freeing of the turn: a SeqCst store behind this one, which whoever is about to sleep loads
+//! (SeqCst) after it has enlisted and before it looks; if the enlisting went unseen, that load sees the turn free, and with it the frame.
 //!
 //! # Invariants
 //!
@@ -324,22 +326,32 @@ impl Writer {
         growth: Growth,
         length: u64,
     ) -> io::Result<Option<Room>> {
+        match self.reserve_at_once(memory, length) {
+            Some(room) => Ok(Some(room)),
+            None => self.reserve_slowly(memory, growth, length),
+        }
+    }
+
+    /// Room right behind the last frame, if it is known to be there. [`reserve`](Self::reserve) finds it anywhere.
+    #[inline(always)]
+    pub(crate) fn reserve_at_once<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        length: u64,
+    ) -> Option<Room> {
         let words = &memory.words().lane().writer.0;
         let tail = Mark(words.tail.load(Ordering::Relaxed));
-        if let Some(view) = &self.view
-            && is_one_of(&words.put_segments, view)
-        {
-            let size = HEADER + length.next_multiple_of(8);
-            let segment = view.segment();
-            let seen = Mark(words.seen_head.load(Ordering::Relaxed));
-            let free = free_behind(segment, tail.position(), seen.position());
-            if size <= free
-                && let Some(to) = view.at(tail.position(), size)
-            {
-                return Ok(Some(Room { tail, to, length }));
-            }
+        let view = self.view.as_ref()?;
+        if !is_one_of(&words.put_segments, view) {
+            return None;
         }
-        self.reserve_slowly(memory, growth, length)
+        let size = HEADER + length.next_multiple_of(8);
+        let seen = Mark(words.seen_head.load(Ordering::Relaxed));
+        if size > free_behind(view.segment(), tail.position(), seen.position()) {
+            return None;
+        }
+        let to = view.at(tail.position(), size)?;
+        Some(Room { tail, to, length })
     }
 
     #[cold]
@@ -472,7 +484,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the frame into its room and makes it visible, in one store.
+    /// Writes the frame into its room and makes it visible, in one store of this order, see the [module](self#ordering).
     #[inline]
     pub(crate) fn commit<Words: HasLane>(
         &mut self,
@@ -481,6 +493,7 @@ impl Writer {
         kind: u8,
         handles: u16,
         parts: &[&[u8]],
+        order: Ordering,
     ) {
         let header = FrameHeader {
             length: room.length,
@@ -504,7 +517,7 @@ impl Writer {
         let next = room.tail.position() + header.size();
         let tail = Mark::new(next, room.tail.count().wrapping_add(1) & MOST_FRAMES);
         let words = &memory.words().lane().writer.0;
-        words.tail.store(tail.0, Ordering::SeqCst); // pairs with "frame visible"
+        words.tail.store(tail.0, order); // pairs with "frame visible"
     }
 }
 
@@ -797,13 +810,18 @@ impl Reader {
         }
     }
 
-    /// Takes the frame: it was copied, or it is not wanted.
+    /// Takes the frame, in one store of this order: it was copied, or it is not wanted.
     #[inline]
-    pub(crate) fn take<Words: HasLane>(&mut self, memory: &LaneMemory<Words>, frame: Frame) {
+    pub(crate) fn take<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        frame: Frame,
+        order: Ordering,
+    ) {
         let next = frame.head.position() + frame.header.size();
         let head = Mark::new(next, frame.head.count().wrapping_add(1) & MOST_FRAMES);
         let words = &memory.words().lane().reader.0;
-        words.head.store(head.0, Ordering::SeqCst); // pairs with "frame taken"
+        words.head.store(head.0, order); // pairs with "frame taken"
     }
 }
 
