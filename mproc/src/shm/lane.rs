@@ -36,7 +36,8 @@
 //! Acquire before it writes there again. Each store is also one half of a question that is put across: *is anybody asleep?* against
 //! *is there anything?* (see [`Bell`](crate::sync::Bell)), and for that something SeqCst has to stand between it and the look for sleepers. In a pipe
 //! that is the store itself. In a queue it is the freeing of the turn: a SeqCst store behind this one, which whoever is about to sleep loads
-//! (SeqCst) after it has enlisted and before it looks; if the enlisting went unseen, that load sees the turn free, and with it the frame.
+//! (SeqCst) after it has enlisted and before it looks; if the enlisting went unseen, that load sees the turn free, and with it the frame. Taking
+//! the turn is SeqCst as well, so who had enlisted before is seen in it.
 //!
 //! # Invariants
 //!

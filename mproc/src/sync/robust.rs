@@ -40,13 +40,16 @@ const LOOKS: u32 = 60;
 
 impl RobustLock {
     /// Takes the lock for the thread `me` if it is free.
+    ///
+    /// SeqCst, because what is done under the lock asks who is about to sleep: one who found it free, and had enlisted before
+    /// that, is seen from here on.
     #[inline]
     pub(crate) fn try_lock(&self, me: u32) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         state & OWNER == 0
             && self
                 .state
-                .compare_exchange(state, me | WAITERS, Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange(state, me | WAITERS, Ordering::SeqCst, Ordering::Relaxed)
                 .is_ok()
     }
 
