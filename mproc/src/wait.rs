@@ -8,7 +8,8 @@ use crate::sys::{self, Deadline};
 
 /// Waits until at least one of `items` is ready, `timeout` at most, and gives the indices of all that are.
 ///
-/// Ready means readable: a [`Receiver`](crate::Receiver) or [`Connection`](crate::Connection) with a message or at its end, a
+/// Ready means readable: a [`Receiver`](crate::Receiver) or [`Connection`](crate::Connection) with a message, or the beginning of one of more than
+/// 256 KiB (`try_recv` tells, and keeps what has come), or at its end, a
 /// [`Queue`](crate::Queue) with an item, a [`Child`](crate::Child) that has ended, and whatever other descriptor `poll` would
 /// call readable or hung up: sockets, pipes, timers. The list is empty when the time is over. Without a `timeout`, and with at least one item, it
 /// never is. With no items and no timeout this is an error, since it would never end.

@@ -2,7 +2,7 @@
 //!
 //! # Watched
 //!
-//! An end whose descriptor was given out is *watched*: from then on its bell is kept readable exactly while there is something,
+//! An end whose descriptor was given out is *watched*: from then on its bell is kept readable exactly while there is something, be it the beginning of a long message,
 //! so that any poll, level-triggered or edge-triggered, of whatever event loop sees it. The bell is silenced when the lane is
 //! found empty, then the writer is asked to ring, and then the lane is looked at once more, in this order, so that no frame
 //! comes unseen. The hang-up of the line is watched beside it.
@@ -285,10 +285,15 @@ impl Inlet {
     /// Asks now and then whether there is time left: frames may come without an end, and a broken peer's without a message.
     fn go_on(&mut self, frames: &mut u32, patience: Patience) -> Result<(), RecvError> {
         *frames += 1;
-        if frames.is_multiple_of(256)
-            && let Patience::Until(deadline) = patience
-            && deadline.remaining() == Some(std::time::Duration::ZERO)
-        {
+        let over = match patience {
+            // Twice what the ring holds of parts, and a broken peer's empty frames.
+            Patience::None => *frames > 4096,
+            Patience::Until(deadline) => {
+                frames.is_multiple_of(256)
+                    && deadline.remaining() == Some(std::time::Duration::ZERO)
+            }
+        };
+        if over {
             return Err(Trouble::TimedOut.receiving(patience));
         }
         Ok(())

@@ -25,8 +25,8 @@ use crate::wire::{Unique, decode_parts};
 ///
 /// # Waiting for it
 ///
-/// `as_fd` makes this end *watched*: from then on its descriptor is readable exactly when there is a message, or the end; it is
-/// right for `poll`, epoll of either trigger, and runtimes; it is not to be read from. Watching costs a descriptor and, each time the
+/// `as_fd` makes this end *watched*: from then on its descriptor is readable exactly when there is a message, or the beginning of a long one, or
+/// the end; it is right for `poll`, epoll of either trigger, and runtimes; it is not to be read from. Watching costs a descriptor and, each time the
 /// pipe runs empty, two system calls. [`wait`](crate::wait()) does this for you.
 ///
 /// # If a peer dies
@@ -130,6 +130,7 @@ impl<T> Receiver<T> {
     ///
     /// If there is no room for a descriptor, or this end was sent to another process.
     pub fn watch(&self) -> Result<BorrowedFd<'_>> {
+        self.end.with(|_| ()).ok_or(RecvError::Moved)?;
         if let Some(watch) = self.watch.get() {
             return Ok(watch.as_fd());
         }

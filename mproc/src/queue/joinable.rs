@@ -131,9 +131,14 @@ impl Tasks {
             // Not while somebody counts.
             let process = u64::from(std::process::id()) << 32;
             let deadline = patience.deadline().unwrap_or(Deadline::after(SHORT));
-            self.core.in_consumers_turn(deadline, || {
+            let entered = self.core.in_consumers_turn(deadline, || {
                 hand.0.store(process, Ordering::SeqCst);
-            })?;
+            });
+            if let Err(error) = entered {
+                // Or whoever joins would take the dead one whose hand it was for alive.
+                sys::unlock_byte(self.file(), byte_of(index));
+                return Err(error);
+            }
             *own = Some(index);
             // Whoever joins has to watch this process from now on.
             self.wake_joiners();
@@ -222,12 +227,16 @@ impl Tasks {
         words.joiners.fetch_add(1, Ordering::SeqCst);
         let joined = self.join_enlisted(alone, deadline);
         words.joiners.fetch_sub(1, Ordering::SeqCst);
+        // We may have silenced what others had yet to hear.
+        self.wake_joiners();
         joined
     }
 
     fn join_enlisted(&self, alone: bool, deadline: Deadline) -> Result<bool, JoinError> {
         let mut pause = FIRST_PAUSE;
         loop {
+            // BEFORE anything is looked at: whoever rings after this is heard.
+            sys::silence(self.finished.as_fd());
             match self.settle_the_dead(deadline) {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
                 settled => settled.map_err(JoinError::Io)?,
@@ -256,9 +265,9 @@ impl Tasks {
                 }
             }
             let (watched, all) = self.watch_hands();
-            // Looked at again, now that the watching has begun, and the bell silenced BEFORE that.
-            sys::silence(self.finished.as_fd());
+            // Looked at again, now that the watching has begun.
             if self.unfinished(self.settled()) == 0
+                || self.settled() >> ABANDONED_AT != 0
                 || self.has_dead_hand().map_err(JoinError::Io)?
             {
                 continue;

@@ -406,7 +406,12 @@ impl Writer {
         &mut self,
         memory: &LaneMemory<Words>,
     ) -> Option<Room> {
-        let tail = Mark(memory.words().lane().writer.0.tail.load(Ordering::Relaxed));
+        let words = &memory.words().lane().writer.0;
+        let tail = Mark(words.tail.load(Ordering::Relaxed));
+        let (_, segment) = current(&words.put_segments, tail.position())?;
+        if self.view.as_ref().map(View::segment) != Some(segment) {
+            self.view = Some(memory.view(segment, true).ok()?);
+        }
         let to = self.view.as_ref()?.at(tail.position(), HEADER)?;
         Some(Room {
             tail,
