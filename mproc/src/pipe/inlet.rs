@@ -39,6 +39,9 @@ pub(super) struct Inlet {
     pub(super) own_bell: OnceCell<OwnedFd>,
     /// Whether the bell was silenced since it was last put right.
     silenced: Cell<bool>,
+    /// Whether the writer was asked to ring, and whether a ring is on its way that was not heard.
+    armed: Cell<bool>,
+    late: Cell<bool>,
     /// A copy of this process made by `fork` does not close what it did not open.
     process: u32,
 }
@@ -62,6 +65,9 @@ fn is_ours(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::InvalidData
 }
 
+/// How often a ring that is on its way is looked for: some hundred microseconds, after which its writer has been stopped, or is dead.
+const LATE: u32 = 2000;
+
 /// 64 MiB: as much as is reserved on the word of a peer.
 const BELIEVED: usize = 64 * 1024 * 1024;
 
@@ -78,6 +84,8 @@ impl Inlet {
             partial: None,
             own_bell: OnceCell::new(),
             silenced: Cell::new(false),
+            armed: Cell::new(false),
+            late: Cell::new(false),
             process: sys::process_id(),
         }
     }
@@ -484,20 +492,19 @@ impl Inlet {
             Err(looked) => looked,
         };
         words.reader.0.core.store(core(), Ordering::Relaxed);
-        let awaits = &words.reader.0.awaits;
-        awaits.store(1, Ordering::SeqCst);
+        self.arm();
         // Asked to be rung BEFORE looking once more, or a frame could come in between and nobody would ring: "anything there".
         if !lane.is_empty() || closed() {
-            awaits.store(0, Ordering::SeqCst);
+            self.disarm(false);
             return Ok(());
         }
         let heard = sys::listen(self.bell.as_fd(), deadline)?;
         self.silenced.set(true);
-        awaits.store(0, Ordering::SeqCst);
+        self.disarm(heard == Heard::Bell);
         self.spin.slept(looked);
         match heard {
             _ if !lane.is_empty() => Ok(()),
-            Heard::Bell => Ok(()),
+            Heard::Bell | Heard::Signal => Ok(()),
             Heard::HungUp => Err(Trouble::Disconnected),
             Heard::TimedOut => Err(Trouble::TimedOut),
         }
@@ -576,16 +583,41 @@ impl Inlet {
         }
     }
 
+    /// Asks to be rung at the next frame.
+    fn arm(&self) {
+        let awaits = &self.memory.words().reader.0.awaits;
+        if self.armed.replace(true) && awaits.load(Ordering::SeqCst) == 0 {
+            self.late.set(true);
+        }
+        awaits.store(1, Ordering::SeqCst);
+    }
+
+    /// Asks not to be rung. Where the writer has seen the asking, its ring is on its way, unless it was `heard`.
+    fn disarm(&self, heard: bool) {
+        let awaits = &self.memory.words().reader.0.awaits;
+        let seen = awaits.swap(0, Ordering::SeqCst) == 0;
+        if self.armed.replace(false) && seen && !heard {
+            self.late.set(true);
+        }
+    }
+
     /// Silences the bell, asks to be rung, and says whether there is nothing still.
     fn is_silent_and_empty(&self) -> bool {
-        let words = self.memory.words();
-        sys::unstrike(self.bell.as_fd());
+        self.disarm(false);
+        let silenced = sys::unstrike(self.bell.as_fd());
+        if self.late.replace(false) && !silenced {
+            // The writer is between its frame and its ring. Heard after this, that would announce what has been taken.
+            let mut looks = 0..LATE;
+            while looks.next().is_some() && !sys::unstrike(self.bell.as_fd()) {
+                std::hint::spin_loop();
+            }
+        }
         if let Some(own_bell) = self.own_bell.get() {
             sys::silence(own_bell.as_fd());
         }
         self.silenced.set(true);
-        words.reader.0.awaits.store(1, Ordering::SeqCst);
-        words.lane().is_empty()
+        self.arm();
+        self.memory.words().lane().is_empty()
     }
 
     fn put_bell_right(&self) {

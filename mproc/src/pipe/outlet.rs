@@ -167,7 +167,7 @@ impl Mouth {
                 Ok(label) => return Ok(label),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match sys::wait_writable(self.line.as_fd(), patience.deadline()?)? {
-                        Heard::Bell => {}
+                        Heard::Bell | Heard::Signal => {}
                         Heard::HungUp => return Err(Trouble::Disconnected),
                         Heard::TimedOut => return Err(Trouble::TimedOut),
                     }
@@ -256,7 +256,7 @@ impl Mouth {
                 self.spin.slept(looked);
             }
             match heard {
-                Heard::Bell => self.empty_line(),
+                Heard::Bell | Heard::Signal => self.empty_line(),
                 Heard::HungUp => return Err(Trouble::Disconnected),
                 Heard::TimedOut => {
                     self.says().wants_room.store(0, Ordering::SeqCst);

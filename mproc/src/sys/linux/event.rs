@@ -72,14 +72,12 @@ pub(crate) fn strike(bell: BorrowedFd<'_>) {
     }
 }
 
-/// Takes the rings out of a [`sleigh_bell`] that nobody sleeps on.
-pub(crate) fn unstrike(bell: BorrowedFd<'_>) {
+/// Takes the rings out of a [`sleigh_bell`] that nobody sleeps on. Says whether there were any.
+pub(crate) fn unstrike(bell: BorrowedFd<'_>) -> bool {
     let mut waiting: libc::c_int = 0;
     // SAFETY: the request writes one number to the address given.
     let result = unsafe { libc::ioctl(bell.as_raw_fd(), libc::FIONREAD as _, &mut waiting) };
-    if result == 0 && waiting > 0 {
-        let _ = read_rings(bell);
-    }
+    result == 0 && waiting > 0 && read_rings(bell).is_ok_and(|count| count > 0)
 }
 
 /// Reads some rings. 0: nobody is left to ring.
@@ -93,8 +91,10 @@ fn read_rings(bell: BorrowedFd<'_>) -> Result<usize, Errno> {
 /// What a wait heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// The bell, or a signal: look again.
+    /// The bell, or what stands for it.
     Bell,
+    /// A signal: look again.
+    Signal,
     /// Every other end is closed.
     HungUp,
     TimedOut,
@@ -104,15 +104,19 @@ pub(crate) enum Heard {
 pub(crate) fn listen(bell: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Heard> {
     if deadline.remaining().is_some() {
         match wait_for(bell, PollFlags::POLLIN, deadline)? {
-            Heard::Bell => {}
+            Heard::Bell | Heard::Signal => {}
             heard => return Ok(heard),
         }
-        unstrike(bell);
-        return Ok(Heard::Bell);
+        return Ok(if unstrike(bell) {
+            Heard::Bell
+        } else {
+            Heard::Signal
+        });
     }
     match read_rings(bell) {
         Ok(0) => Ok(Heard::HungUp),
-        Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => Ok(Heard::Bell),
+        Ok(_) => Ok(Heard::Bell),
+        Err(Errno::EINTR | Errno::EAGAIN) => Ok(Heard::Signal),
         Err(error) => Err(error.into()),
     }
 }
