@@ -2,10 +2,11 @@
 //!
 //! # Watched
 //!
-//! An end whose descriptor was given out is *watched*: from then on its bell is kept readable exactly while there is something, be it the beginning of a long message,
-//! so that any poll, level-triggered or edge-triggered, of whatever event loop sees it. The bell is silenced when the lane is
-//! found empty, then the writer is asked to ring, and then the lane is looked at once more, in this order, so that no frame
-//! comes unseen. The hang-up of the line is watched beside it.
+//! An end whose descriptor was given out is *watched*: from then on it is kept readable exactly while there is something, be it the
+//! beginning of a long message, so that any poll, level-triggered or edge-triggered, of whatever event loop sees it. What is given out is
+//! an epoll instance with two bells in it: the writer's, which also hangs up at the end, and one of our own, for what is there already. Both
+//! are silenced when the lane is found empty, then the writer is asked to ring, and then the lane is looked at once more, in this order, so
+//! that no frame comes unseen.
 
 use std::cell::{Cell, OnceCell};
 use std::io;

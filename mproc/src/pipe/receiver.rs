@@ -26,7 +26,7 @@ use crate::wire::{Unique, decode_parts};
 /// # Waiting for it
 ///
 /// `as_fd` makes this end *watched*: from then on its descriptor is readable exactly when there is a message, or the beginning of a long one, or
-/// the end; it is right for `poll`, epoll of either trigger, and runtimes; it is not to be read from. Watching costs a descriptor and, each time the
+/// the end; it is right for `poll`, epoll of either trigger, and runtimes; it is not to be read from. Watching costs two descriptors and, each time the
 /// pipe runs empty, two system calls. [`wait`](crate::wait()) does this for you.
 ///
 /// # If a peer dies
@@ -35,7 +35,7 @@ use crate::wire::{Unique, decode_parts};
 /// that holds this end, what it had not received is gone with it.
 pub struct Receiver<T> {
     end: Unique<Inlet>,
-    /// What `as_fd` gives: readable when the bell is, or when the line has hung up.
+    /// What `as_fd` gives: readable when one of the two bells is, or when the writer's has hung up.
     watch: OnceCell<OwnedFd>,
     values: PhantomData<fn() -> T>,
 }

@@ -320,12 +320,14 @@ mod tests {
     #[test]
     fn a_thread_knows_itself() {
         let here = RobustThread::current().unwrap();
-        assert_eq!(here.id(), RobustThread::current().unwrap().id());
+        // A link to `<process>/task/<thread>`.
+        let link = std::fs::read_link("/proc/thread-self").unwrap();
+        assert!(link.ends_with(here.id().to_string()), "{link:?}");
         let there = std::thread::spawn(|| RobustThread::current().unwrap().id());
         assert_ne!(there.join().unwrap(), here.id());
     }
 
-    /// A thread that ends while it holds a word leaves it marked and free; one that ends between wakes a sleeper.
+    /// A thread that ends while it holds a word leaves it marked and free.
     #[test]
     fn the_kernel_looks_after_the_word_of_a_dead_thread() {
         let word: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));
