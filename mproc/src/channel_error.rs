@@ -10,7 +10,7 @@ use crate::wire::codec::CodecError;
 
 /// Why a value could not be encoded: something in it cannot travel.
 #[derive(Debug)]
-pub struct EncodeError(pub(crate) Box<CodecError>);
+pub struct EncodeError(pub(crate) CodecError);
 
 /// Why bytes from another process are not the value they were taken for.
 #[derive(Debug)]
@@ -240,9 +240,9 @@ impl From<RecvError> for Error {
     }
 }
 
-impl From<WireError> for RecvError {
-    fn from(error: WireError) -> Self {
-        Self::Decode(DecodeError(Box::new(error)))
+impl From<Box<WireError>> for RecvError {
+    fn from(error: Box<WireError>) -> Self {
+        Self::Decode(DecodeError(error))
     }
 }
 

@@ -492,10 +492,10 @@ mod tests {
         let (end, open) = End::new();
         let mut bytes = Vec::new();
         let call = hold::bind(end, "text".to_owned());
-        let (handles, moved) = encode_parts(&call, &mut bytes).unwrap().into_parts();
+        let (mut handles, moved) = encode_parts(&call, &mut bytes).unwrap().into_parts();
         moved.commit();
         is_used(call.run());
-        let call: Call<String> = decode_parts(&bytes, handles).unwrap();
+        let call: Call<String> = decode_parts(&bytes, &mut handles).unwrap();
         let copy = call.clone();
         assert_eq!(call.run().unwrap(), "text");
         is_used(copy.run());

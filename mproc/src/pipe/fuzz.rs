@@ -66,7 +66,9 @@ fn a_pipe_in_which_anything_was_written() {
                     );
                 }
                 4 => {
-                    let _ = inlet.receive(patience(dice), |bytes, _| Ok(bytes.len()));
+                    let _ = inlet
+                        .receive(patience(dice))
+                        .map(|()| inlet.encoding().0.len());
                 }
                 5 => {
                     let _ = inlet.receive_bytes(length, patience(dice));

@@ -32,7 +32,9 @@ pub(super) struct Inlet {
     /// To the writer: rings for room go, descriptors come.
     pub(super) line: Arc<OwnedFd>,
     spin: Spin,
+    /// What was received last, and has not been decoded.
     scratch: Vec<u8>,
+    handles: Handles,
     /// The crate from which descriptors are taken now.
     pub(super) opened: Option<(u64, Arc<OwnedFd>)>,
     pub(super) partial: Option<Partial>,
@@ -81,6 +83,7 @@ impl Inlet {
             line,
             spin: Spin::default(),
             scratch: Vec::new(),
+            handles: Handles::new(),
             opened: None,
             partial: None,
             own_bell: OnceCell::new(),
@@ -91,13 +94,9 @@ impl Inlet {
         }
     }
 
-    /// Receives a value; `decode` gets its encoding and its descriptors.
+    /// Receives a value: its [`encoding`](Self::encoding).
     #[inline]
-    pub(super) fn receive<T>(
-        &mut self,
-        patience: Patience,
-        decode: impl FnOnce(&[u8], Handles) -> Result<T, RecvError>,
-    ) -> Result<T, RecvError> {
+    pub(super) fn receive(&mut self, patience: Patience) -> Result<(), RecvError> {
         if self.partial.is_none()
             && let Some(frame) = self.reader.peek_at_once(&self.memory)
             && frame.kind() == kind::VALUE
@@ -107,17 +106,34 @@ impl Inlet {
             self.reader.copy(&frame, &mut self.scratch);
             self.take(frame);
             self.settle();
-            return decode(&self.scratch, Handles::new());
+            return Ok(());
         }
+        self.receive_slowly(patience)
+    }
+
+    #[cold]
+    fn receive_slowly(&mut self, patience: Patience) -> Result<(), RecvError> {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         let received = self.whole(false, usize::MAX, &mut scratch, patience);
         self.settle();
-        let result = received.and_then(|handles| decode(&scratch, handles));
-        scratch.clear();
-        scratch.shrink_to(KEPT);
         self.scratch = scratch;
-        result
+        self.handles = received?;
+        Ok(())
+    }
+
+    /// What the value that was last received consists of: bytes and descriptors.
+    #[inline]
+    pub(super) fn encoding(&mut self) -> (&[u8], &mut Handles) {
+        (&self.scratch, &mut self.handles)
+    }
+
+    /// The encoding is not needed any more.
+    #[inline]
+    pub(super) fn forget_encoding(&mut self) {
+        if self.scratch.capacity() > KEPT {
+            self.scratch = Vec::new();
+        }
     }
 
     /// Receives bytes, `most` at most.

@@ -179,8 +179,12 @@ impl<T: DeserializeOwned> Receiver<T> {
 
     #[inline]
     fn recv_within(&mut self, patience: Patience) -> std::result::Result<T, RecvError> {
-        self.inlet()?
-            .receive(patience, |bytes, handles| Ok(decode_parts(bytes, handles)?))
+        let inlet = self.inlet()?;
+        inlet.receive(patience)?;
+        let (bytes, handles) = inlet.encoding();
+        let value = decode_parts(bytes, handles);
+        inlet.forget_encoding();
+        Ok(value?)
     }
 
     /// What is received, one after the other, until the end.

@@ -131,7 +131,7 @@ impl<T: Serialize> Sender<T> {
         scratch.clear();
         let attached = match encode_parts(&value, scratch) {
             Ok(attached) => attached,
-            Err(error) => return Err(SendError::Encode(value, EncodeError(Box::new(error)))),
+            Err(error) => return Err(SendError::Encode(value, EncodeError(error))),
         };
         let handles = attached.handles();
         let sent = mouth.send(kind::VALUE, kind::LONG_VALUE, scratch, handles, patience);

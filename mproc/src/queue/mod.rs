@@ -225,7 +225,7 @@ impl<T: Serialize> Queue<T> {
         let mut bytes = Scratch::lend();
         let attached = match encode_parts(&item, &mut bytes) {
             Ok(attached) => attached,
-            Err(error) => return Err(SendError::Encode(item, EncodeError(Box::new(error)))),
+            Err(error) => return Err(SendError::Encode(item, EncodeError(error))),
         };
         match self.core.put(&bytes, attached.handles(), patience) {
             Ok(()) => {
@@ -293,7 +293,7 @@ impl<T: DeserializeOwned> Queue<T> {
             .core
             .take(&mut bytes, &mut handles, patience, alone, before);
         match taken {
-            Ok(()) => decode_parts(&bytes, handles).map_err(RecvError::from),
+            Ok(()) => decode_parts(&bytes, &mut handles).map_err(RecvError::from),
             Err(NotTaken::Closed) => Err(RecvError::Closed),
             Err(NotTaken::Trouble(trouble)) => Err(trouble.receiving(patience)),
         }

@@ -195,8 +195,12 @@ fn not_read(error: DecodeError) -> Refusal {
 }
 
 /// Why a value could not be encoded or decoded.
+// Boxed, so that a result is one or two registers where nothing fails.
 #[derive(Debug)]
-pub(crate) struct CodecError {
+pub(crate) struct CodecError(Box<Failed>);
+
+#[derive(Debug)]
+struct Failed {
     action: &'static str,
     type_name: &'static str,
     cause: Cause,
@@ -205,21 +209,21 @@ pub(crate) struct CodecError {
 impl CodecError {
     #[cold]
     fn new<T: ?Sized>(action: &'static str, refusal: Refusal) -> Self {
-        Self {
+        Self(Box::new(Failed {
             action,
             type_name: type_name::<T>(),
             cause: refusal.into_cause(),
-        }
+        }))
     }
 }
 
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
+        let Failed {
             action,
             type_name,
             cause,
-        } = self;
+        } = &*self.0;
         match cause {
             // The cause itself is in `source`.
             Cause::Io(_) => write!(f, "cannot write a value of type `{type_name}`"),
@@ -230,7 +234,7 @@ impl fmt::Display for CodecError {
 
 impl Error for CodecError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.cause {
+        match &self.0.cause {
             Cause::Io(error) => Some(error),
             Cause::Text(_) => None,
         }

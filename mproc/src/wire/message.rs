@@ -128,15 +128,20 @@ pub(crate) fn encode_parts<T: Serialize + ?Sized>(
 }
 
 /// Decodes one value and nothing after it. Descriptors that the value does not claim are closed.
+// The error is boxed and the handles are lent, so that nothing but the value is moved where nothing fails and nothing travels.
 #[inline]
 pub(crate) fn decode_parts<T: DeserializeOwned>(
     mut bytes: &[u8],
-    mut handles: Handles,
-) -> Result<T, WireError> {
-    let value = handles::providing(&mut handles, || codec::decode(&mut bytes))?;
-    match bytes.len() {
-        0 => Ok(value),
-        left => Err(left_over_after::<T>(left)),
+    handles: &mut Handles,
+) -> Result<T, Box<WireError>> {
+    let decoded = handles::providing(handles, || codec::decode(&mut bytes));
+    if !handles.is_empty() {
+        handles.clear();
+    }
+    match decoded {
+        Ok(value) if bytes.is_empty() => Ok(value),
+        Ok(_) => Err(Box::new(left_over_after::<T>(bytes.len()))),
+        Err(error) => Err(Box::new(error.into())),
     }
 }
 

@@ -493,11 +493,11 @@ mod tests {
     fn what_arrives_is_an_end() {
         let (end, open) = End::new();
         let mut bytes = Vec::new();
-        let (handles, moved) = encode_parts(&("text", &end), &mut bytes)
+        let (mut handles, moved) = encode_parts(&("text", &end), &mut bytes)
             .unwrap()
             .into_parts();
         moved.commit();
-        let (text, arrived): (String, End) = decode_parts(&bytes, handles).unwrap();
+        let (text, arrived): (String, End) = decode_parts(&bytes, &mut handles).unwrap();
         assert_eq!(text, "text");
         assert!(arrived.is_here());
         drop(arrived);
@@ -508,9 +508,11 @@ mod tests {
     fn a_value_that_is_not_read_to_its_end_is_refused_and_closed() {
         let (end, open) = End::new();
         let mut bytes = Vec::new();
-        let (handles, moved) = encode_parts(&(1_u8, end), &mut bytes).unwrap().into_parts();
+        let (mut handles, moved) = encode_parts(&(1_u8, end), &mut bytes).unwrap().into_parts();
         moved.commit();
-        let error = decode_parts::<u8>(&bytes, handles).unwrap_err().to_string();
+        let error = decode_parts::<u8>(&bytes, &mut handles)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("4 bytes are left over"), "{error}");
         assert_eq!(open.strong_count(), 0);
     }
