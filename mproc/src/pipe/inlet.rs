@@ -97,7 +97,9 @@ impl Inlet {
     /// Receives a value: its [`encoding`](Self::encoding).
     #[inline]
     pub(super) fn receive(&mut self, patience: Patience) -> Result<(), RecvError> {
+        // Those of a message whose decoding panicked may still be there.
         if self.partial.is_none()
+            && self.handles.is_empty()
             && let Some(frame) = self.reader.peek_at_once(&self.memory)
             && frame.kind() == kind::VALUE
             && frame.handles() == 0

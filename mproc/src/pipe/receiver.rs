@@ -34,7 +34,8 @@ use crate::wire::{Unique, decode_parts};
 /// If the sender dies, whenever that is, this gets every message that was sent, whole and in order, and then the end. If a process dies
 /// that holds this end, what it had not received is gone with it.
 pub struct Receiver<T> {
-    end: Unique<Inlet>,
+    /// Boxed, as the sender's.
+    end: Unique<Box<Inlet>>,
     /// What `as_fd` gives: readable when one of the two bells is, or when the writer's has hung up.
     watch: OnceCell<OwnedFd>,
     values: PhantomData<fn() -> T>,
@@ -43,14 +44,14 @@ pub struct Receiver<T> {
 impl<T> Receiver<T> {
     pub(super) fn new(inlet: Inlet) -> Self {
         Self {
-            end: Unique::new(inlet),
+            end: Unique::new(Box::new(inlet)),
             watch: OnceCell::new(),
             values: PhantomData,
         }
     }
 
     fn inlet(&mut self) -> std::result::Result<&mut Inlet, RecvError> {
-        self.end.get_mut().ok_or(RecvError::Moved)
+        self.end.get_mut().map(Box::as_mut).ok_or(RecvError::Moved)
     }
 
     /// Receives bytes that were sent with [`send_bytes`](crate::Sender::send_bytes), of at most `max` bytes.
@@ -134,7 +135,7 @@ impl<T> Receiver<T> {
         if let Some(watch) = self.watch.get() {
             return Ok(watch.as_fd());
         }
-        let made: Option<io::Result<OwnedFd>> = self.end.with(Inlet::watch);
+        let made: Option<io::Result<OwnedFd>> = self.end.with(|inlet| inlet.watch());
         let watch = made
             .ok_or(RecvError::Moved)?
             .map_err(|error| Error::io("a pipe cannot be watched", error))?;
@@ -272,7 +273,8 @@ impl<T> fmt::Debug for Receiver<T> {
 /// Moves the end into the message.
 impl<T> Serialize for Receiver<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        self.end.serialize_with(serializer, TravellingEnd::of_inlet)
+        self.end
+            .serialize_with(serializer, |inlet| TravellingEnd::of_inlet(inlet))
     }
 }
 

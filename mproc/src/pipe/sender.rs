@@ -29,14 +29,15 @@ use crate::wire::{Unique, encode_parts};
 ///
 /// If the receiver's process is stopped, `send` waits once the pipe is full; [`send_timeout`](Self::send_timeout) bounds that.
 pub struct Sender<T> {
-    end: Unique<Outlet>,
+    /// Boxed, so that it is small where it goes: into enums, messages, and the errors that hand it back.
+    end: Unique<Box<Outlet>>,
     values: PhantomData<fn(T)>,
 }
 
 impl<T> Sender<T> {
     pub(super) fn new(outlet: Outlet) -> Self {
         Self {
-            end: Unique::new(outlet),
+            end: Unique::new(Box::new(outlet)),
             values: PhantomData,
         }
     }
@@ -127,7 +128,7 @@ impl<T: Serialize> Sender<T> {
         let Some(outlet) = self.end.get_mut() else {
             return Err(SendError::Moved(value));
         };
-        let Outlet { mouth, scratch } = outlet;
+        let Outlet { mouth, scratch } = &mut **outlet;
         scratch.clear();
         let attached = match encode_parts(&value, scratch) {
             Ok(attached) => attached,
@@ -172,7 +173,7 @@ impl<T> fmt::Debug for Sender<T> {
 impl<T> Serialize for Sender<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.end
-            .serialize_with(serializer, TravellingEnd::of_outlet)
+            .serialize_with(serializer, |outlet| TravellingEnd::of_outlet(outlet))
     }
 }
 
