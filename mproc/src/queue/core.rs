@@ -49,7 +49,7 @@ use super::words::{CHANGING, GROWTH, ITEM, QueueWords, RUNG, SILENT};
 use crate::channel_error::{Patience, Trouble};
 use crate::courier::{LABEL, Label, Packer};
 use crate::shm::atomic::{Ordering, word};
-use crate::shm::lane::{self, Frame, HasLane, MOST_FRAMES, Reader, Writer};
+use crate::shm::lane::{self, Apart, Frame, HasLane, MOST_FRAMES, Reader, Writer};
 use crate::shm::memory::Memory;
 use crate::sync::{Bell, Looked, RobustLock, Spin};
 use crate::sys::{self, Deadline, PAGE, RobustThread, Woken};
@@ -63,10 +63,10 @@ pub(crate) struct Core {
     office: Office,
     /// The doorbell of a watched queue.
     doorbell: Arc<OwnedFd>,
-    /// Only for who has the producers' turn.
-    put_side: UnsafeCell<PutSide>,
+    /// Only for who has the producers' turn. Off the cache lines of the rest, since threads of one process may share a queue.
+    put_side: Apart<UnsafeCell<PutSide>>,
     /// Only for who has the consumers' turn.
-    get_side: UnsafeCell<GetSide>,
+    get_side: Apart<UnsafeCell<GetSide>>,
     /// How looking before sleeping went. Shared by threads, exact for none.
     spin: LocalU64,
     /// The first thread that used this, and whether another one has.
@@ -144,8 +144,8 @@ impl Core {
             memory,
             office,
             doorbell,
-            put_side: UnsafeCell::default(),
-            get_side: UnsafeCell::default(),
+            put_side: Apart::default(),
+            get_side: Apart::default(),
             spin: LocalU64::new(Spin::default().to_word()),
             first_user: LocalU32::new(0),
             process: sys::process_id(),
@@ -233,7 +233,9 @@ impl Core {
     /// Notes which threads use this queue.
     #[inline]
     fn used_by(&self, thread: RobustThread) {
-        if self.first_user.load(Ordering::Relaxed) != thread.id() {
+        if self.first_user.load(Ordering::Relaxed) != thread.id()
+            && !self.several_users.load(Ordering::Relaxed)
+        {
             self.used_by_another(thread);
         }
     }
@@ -320,7 +322,7 @@ impl Core {
             }
             if self.has_room_in_turn() {
                 // SAFETY: we have the producers' turn until `unlock`.
-                let side = unsafe { &mut *self.put_side.get() };
+                let side = unsafe { &mut *self.put_side.0.get() };
                 let put = self.put_in_turn(side, payload, handles);
                 state.items.stir();
                 lock.unlock();
@@ -433,7 +435,7 @@ impl Core {
             if std::mem::take(&mut first) || !self.is_empty() {
                 slept |= self.turn(lock, thread, patience)?;
                 // SAFETY: we have the consumers' turn until `unlock`.
-                let side = unsafe { &mut *self.get_side.get() };
+                let side = unsafe { &mut *self.get_side.0.get() };
                 let taken = self.take_in_turn(side, bytes, handles, &mut before);
                 let large = side.reader.is_large(GROWTH);
                 state.room.stir();
@@ -617,7 +619,7 @@ impl Core {
         }
         if self.is_empty() {
             // SAFETY: we have the producers' turn.
-            let side = unsafe { &mut *self.put_side.get() };
+            let side = unsafe { &mut *self.put_side.0.get() };
             // OK to ignore: the memory is used again, or goes with the queue.
             let _ = side.writer.shrink(&self.memory, GROWTH);
         }

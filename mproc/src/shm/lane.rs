@@ -520,11 +520,38 @@ impl Writer {
             }
         }
         debug_assert_eq!(left, 0);
+        expect_write(
+            room.to
+                .as_ptr()
+                .wrapping_add(header.size() as usize + AHEAD),
+        );
         let next = room.tail.position() + header.size();
         let tail = Mark::new(next, room.tail.count().wrapping_add(1) & MOST_FRAMES);
         let words = &memory.words().lane().writer.0;
         words.tail.store(tail.0, order); // pairs with "frame visible"
     }
+}
+
+/// How far behind a frame the cache is asked for what will be written there: two lines. The reader's core has them, and a store that is
+/// followed by a fence waits until they are here. With it, a queue between two cores passes 25 messages in the time of 16 (bench
+/// `channels`); one line is too late, and four are no better.
+const AHEAD: usize = 128;
+
+/// Asks the cache for a line that will be written soon. Only a hint: any address will do.
+#[inline(always)]
+fn expect_write(address: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing that a program can see, and faults nowhere; on processors that do not know it, it does nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
 }
 
 /// 2 KiB: more than that the C library copies with one instruction (`rep movsb`) that is fifteen times slower than a loop on some

@@ -36,7 +36,11 @@ pub(crate) struct RobustLock {
 }
 
 /// How often a taken lock is looked at before sleeping: its owner needs some tens of nanoseconds, if it runs.
-const LOOKS: u32 = 60;
+const LOOKS: u32 = if cfg!(mproc_model) { 0 } else { 4 };
+
+/// Pauses before each look: about a microsecond, in which the owner goes through a dozen turns. Looking more often would take the cache line
+/// away from it for each, and pass no turn on any sooner (two producers: 78 instead of 133 ns an item).
+const PAUSES: u32 = 32;
 
 impl RobustLock {
     /// Takes the lock for the thread `me` if it is free.
@@ -74,11 +78,13 @@ impl RobustLock {
         mut sleep: impl FnMut(&Self, Ticket, u32) -> Result<bool, E>,
     ) -> Result<bool, E> {
         loop {
-            for _ in 0..if cfg!(mproc_model) { 0 } else { LOOKS } {
+            for _ in 0..LOOKS {
+                for _ in 0..PAUSES {
+                    hint::spin_loop();
+                }
                 if self.try_lock(me) {
                     return Ok(true);
                 }
-                hint::spin_loop();
             }
             let ticket = self.bell.enlist();
             let state = self.state.load(Ordering::SeqCst); // pairs with "freed"
