@@ -331,12 +331,20 @@ fn large(mode: Mode, cores: [Core; 2]) {
     ] {
         let ways = [
             ("whole, two buffers", Way::whole(size)),
-            ("streamed, 16 KiB of 128 KiB", Way::streamed(16 << 10, 8)),
             ("streamed, 64 KiB of 256 KiB", Way::streamed(64 << 10, 4)),
-            ("streamed, 64 KiB of 1 MiB", Way::streamed(64 << 10, 16)),
+            ("streamed, 256 KiB of 1 MiB", Way::streamed(256 << 10, 4)),
+            (
+                "in pieces, 64 KiB of 256 KiB",
+                Way::streamed(64 << 10, 4).in_pieces(),
+            ),
+            (
+                "in pieces, 64 KiB of 1 MiB",
+                Way::streamed(64 << 10, 16).in_pieces(),
+            ),
             ("streamed, 256 KiB of 4 MiB", Way::streamed(256 << 10, 16)),
+            ("in pieces, whole", Way::whole(size).in_pieces()),
         ];
-        let ways = &ways[..mode.pick(5, 4, 2)];
+        let ways = &ways[..mode.pick(7, 5, 2)];
         let mut field = Field::new(
             mode,
             format!("messages of {} MiB", size >> 20),

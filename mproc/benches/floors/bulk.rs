@@ -17,11 +17,16 @@ const WRITTEN: usize = 0;
 const READ: usize = 256;
 const DATA: usize = 4096;
 
-/// A way through shared memory: `steps` of `step` bytes lie in it at once.
+/// A way through shared memory: `steps` of `step` bytes lie in it at once, copied whole or in pieces.
+///
+/// Pieces, because the C library takes `rep movsb` for what is longer than some kilobytes, which is best on some processors and
+/// fifteen times slower than a loop on others (AMD Zen 3), where the target lies a few bytes behind the source within a page, as it does
+/// between shared memory and what `malloc` gives.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Way {
-    pub(crate) step: usize,
-    pub(crate) steps: usize,
+    step: usize,
+    steps: usize,
+    piece: Option<usize>,
 }
 
 impl Way {
@@ -29,11 +34,24 @@ impl Way {
         Self {
             step: size,
             steps: 2,
+            piece: None,
         }
     }
 
     pub(crate) const fn streamed(step: usize, steps: usize) -> Self {
-        Self { step, steps }
+        Self {
+            step,
+            steps,
+            piece: None,
+        }
+    }
+
+    /// In pieces that the C library copies in a loop everywhere.
+    pub(crate) const fn in_pieces(self) -> Self {
+        Self {
+            piece: Some(2048),
+            ..self
+        }
     }
 
     fn place(self, number: u64) -> usize {
@@ -41,18 +59,13 @@ impl Way {
     }
 }
 
-/// 2 KiB: from more than that on the C library takes `rep movsb`, which on some processors (AMD Zen 3) is fifteen times slower
-/// than a loop where the target lies a few bytes behind the source within a page, as it does between shared memory and what
-/// `malloc` gives. From half the second-level cache on, it takes a loop again.
-const PIECE: usize = 2048;
-
 /// Copies a step as fast as there is a way to.
 ///
 /// # Safety
 ///
 /// As `copy_nonoverlapping`.
 unsafe fn copy(from: *const u8, to: *mut u8, length: usize, way: Way) {
-    let piece = if way.step < 1 << 20 { PIECE } else { length };
+    let piece = way.piece.unwrap_or(length);
     let mut done = 0;
     while done < length {
         let piece = piece.min(length - done);

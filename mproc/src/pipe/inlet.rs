@@ -74,6 +74,10 @@ const LATE: u32 = 2000;
 /// 64 MiB: as much as is reserved on the word of a peer.
 const BELIEVED: usize = 64 * 1024 * 1024;
 
+/// 4 MiB: so long a buffer has no memory behind it yet, and asking for that a part at a time costs half of what faulting page by page
+/// does.
+const FRESH: usize = 4 * 1024 * 1024;
+
 impl Inlet {
     pub(super) fn new(memory: Memory<PipeWords>, bell: Arc<OwnedFd>, line: Arc<OwnedFd>) -> Self {
         Self {
@@ -343,6 +347,11 @@ impl Inlet {
                 if partial.bytes.is_empty() {
                     // What is only claimed costs nothing: as much as that is reserved, and not touched.
                     partial.bytes.reserve_exact(partial.total.min(BELIEVED));
+                }
+                if partial.total >= FRESH {
+                    let unwritten = partial.bytes.spare_capacity_mut();
+                    let length = frame.length().min(unwritten.len());
+                    sys::populate(&mut unwritten[..length]);
                 }
                 self.reader.copy(&frame, &mut partial.bytes);
                 self.take(frame);

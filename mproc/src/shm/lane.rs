@@ -52,6 +52,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::atomic::{AtomicU64, Ordering};
+use super::copy::{AHEAD, copy, expect_write};
 use super::memory::{Memory, PageOfWords, Segment, View};
 use crate::sys::PAGE;
 
@@ -514,7 +515,7 @@ impl Writer {
             let mut to = room.to.add(HEADER as usize);
             for part in parts {
                 let length = part.len().min(left);
-                copy_in(part.as_ptr(), to.as_ptr(), length);
+                copy(part.as_ptr(), to.as_ptr(), length);
                 to = to.add(length);
                 left -= length;
             }
@@ -529,59 +530,6 @@ impl Writer {
         let tail = Mark::new(next, room.tail.count().wrapping_add(1) & MOST_FRAMES);
         let words = &memory.words().lane().writer.0;
         words.tail.store(tail.0, order); // pairs with "frame visible"
-    }
-}
-
-/// How far behind a frame the cache is asked for what will be written there: two lines. The reader's core has them, and a store that is
-/// followed by a fence waits until they are here. With it, a queue between two cores passes 25 messages in the time of 16 (bench
-/// `channels`); one line is too late, and four are no better.
-const AHEAD: usize = 128;
-
-/// Asks the cache for a line that will be written soon. Only a hint: any address will do.
-#[inline(always)]
-fn expect_write(address: *mut u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch changes nothing that a program can see, and faults nowhere; on processors that do not know it, it does nothing.
-    unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = address;
-}
-
-/// 2 KiB: more than that the C library copies with one instruction (`rep movsb`) that is fifteen times slower than a loop on some
-/// processors (AMD Zen 3: 2.7 against 40 GiB/s) where the target lies a few bytes behind the source within a page, as it
-/// does between a ring and what `malloc` gives.
-const PIECE: usize = 2048;
-
-/// Copies any number of bytes, in pieces.
-#[inline]
-unsafe fn copy_long(from: *const u8, to: *mut u8, length: usize) {
-    let mut done = 0;
-    while done < length {
-        let piece = PIECE.min(length - done);
-        // SAFETY: the caller's: both are valid for `length` bytes and do not overlap.
-        unsafe { ptr::copy_nonoverlapping(from.add(done), to.add(done), piece) };
-        done += piece;
-    }
-}
-
-/// Copies into the ring. Short frames are most of all frames, and a call costs more than they do.
-#[inline]
-unsafe fn copy_in(from: *const u8, to: *mut u8, length: usize) {
-    // SAFETY: the caller's: both are valid for `length` bytes and do not overlap.
-    unsafe {
-        if length == 8 {
-            to.cast::<u64>()
-                .write_unaligned(from.cast::<u64>().read_unaligned());
-        } else {
-            copy_long(from, to, length);
-        }
     }
 }
 
@@ -834,13 +782,7 @@ impl Reader {
         // - bytes:  any byte is a `u8`, and nothing looks at them before they are private.
         // - others: the writer leaves a visible frame alone until it is taken. A broken one that does not changes what
         //   bytes we get and nothing else: the compiler sees one copy, from memory that nothing in this program writes.
-        unsafe {
-            if length == 8 {
-                to.cast::<u64>().write_unaligned(from.cast::<u64>().read());
-            } else {
-                copy_long(from, to.cast(), length);
-            }
-        }
+        unsafe { copy(from, to.cast(), length) }
     }
 
     /// Takes the frame, in one store of this order: it was copied, or it is not wanted.

@@ -32,8 +32,8 @@ pub(crate) use process::{
     program_arguments, reap, send_signal, set_thread_name, status_after_foreign_reap,
 };
 pub(crate) use shared::{
-    PAGE, SharedMapping, allocate, allocated, is_byte_locked, largest_file, lock_byte, punch,
-    reopen, shared_file, shared_file_size, size, unlock_byte,
+    PAGE, SharedMapping, allocate, allocated, is_byte_locked, largest_file, lock_byte, populate,
+    punch, reopen, shared_file, shared_file_size, size, unlock_byte,
 };
 #[cfg(feature = "test")]
 pub(crate) use signal::ignore_sigpipe;

@@ -160,6 +160,19 @@ impl Drop for SharedMapping {
     }
 }
 
+/// Puts memory behind the whole pages of private memory that is about to be written, so that writing it does not fault page by page.
+/// Nothing but time depends on it.
+pub(crate) fn populate(memory: &mut [std::mem::MaybeUninit<u8>]) {
+    let before = memory.as_ptr().align_offset(PAGE);
+    let length = memory.len().saturating_sub(before) / PAGE * PAGE;
+    if length > 0 {
+        let start = memory[before..].as_mut_ptr();
+        // SAFETY: whole pages of memory that the caller may write to. They keep what they hold.
+        // OK to ignore: then they are populated by writing them.
+        let _ = unsafe { libc::madvise(start.cast(), length, libc::MADV_POPULATE_WRITE) };
+    }
+}
+
 /// A lock of the kernel's on one byte of a file, which an open file holds until it is closed, by whatever death.
 ///
 /// Taken shared by each who takes part, it tells whether somebody else does: then it cannot be had alone.
