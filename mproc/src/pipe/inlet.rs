@@ -14,11 +14,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::outlet::KEPT;
-use super::words::{PipeWords, kind};
+use super::words::{GROWTH, PipeWords, kind};
 use crate::channel_error::{Patience, RecvError, Trouble};
 use crate::courier::{self, LABEL, Label};
-use crate::shm::atomic::Ordering;
-use crate::shm::lane::{Frame, HasLane, Reader};
+use crate::shm::atomic::{AtomicU64, Ordering, full_fence};
+use crate::shm::lane::{Frame, HasLane, LITTLE, Reader};
 use crate::shm::memory::Memory;
 use crate::sync::{Spin, core};
 use crate::sys::{self, Heard};
@@ -540,26 +540,30 @@ impl Inlet {
 
     #[inline]
     fn take(&mut self, frame: Frame) {
-        self.reader.take(&self.memory, frame, Ordering::SeqCst);
-        // "anybody waiting"
-        if self
-            .memory
-            .words()
-            .writer
-            .0
-            .wants_room
-            .load(Ordering::SeqCst)
-            != 0
-        {
+        self.reader.take(&self.memory, frame);
+        // Nobody waits for what little this makes room for, so whether anybody does need not be asked: a writer that waits wants half
+        // of the largest ring, and there is more than half in it. Of that, no more is taken than was found, and then it is
+        // looked at again.
+        const { assert!(LITTLE <= GROWTH.largest as u64 * sys::PAGE as u64 / 4) };
+        if !self.reader.found_little() {
             self.offer_room();
         }
     }
 
-    #[cold]
+    /// Wakes the writer if it waits for room and there is enough.
+    #[inline]
     fn offer_room(&self) {
-        let words = self.memory.words();
-        let wants = &words.writer.0.wants_room;
+        full_fence(); // "anybody waiting"
+        let wants = &self.memory.words().writer.0.wants_room;
         let wanted = wants.load(Ordering::SeqCst);
+        if wanted != 0 {
+            self.give_room(wants, wanted);
+        }
+    }
+
+    #[cold]
+    fn give_room(&self, wants: &AtomicU64, wanted: u64) {
+        let words = self.memory.words();
         if wanted != 0 && words.lane().free() >= wanted && wants.swap(0, Ordering::SeqCst) != 0 {
             // OK to ignore: a line that is full of rings rings, and one that hangs up is found out by the next wait.
             let _ = sys::send_packet(self.line.as_fd(), &[&[0]], &[], false);

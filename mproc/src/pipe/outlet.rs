@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::words::{GROWTH, PART, PipeWords, WriterSays, kind};
 use crate::channel_error::{Patience, Trouble};
 use crate::courier::{LABEL, Label, Packer};
-use crate::shm::atomic::Ordering;
+use crate::shm::atomic::{Ordering, full_fence};
 use crate::shm::lane::{HasLane, Room, Writer};
 use crate::shm::memory::Memory;
 use crate::sync::{Spin, core};
@@ -82,8 +82,7 @@ impl Mouth {
                 .writer
                 .reserve_at_once(&self.memory, payload.len() as u64)
         {
-            self.writer
-                .commit(&self.memory, room, short, 0, &[payload], Ordering::SeqCst);
+            self.writer.commit(&self.memory, room, short, 0, &[payload]);
             self.ring();
             return Ok(());
         }
@@ -133,21 +132,14 @@ impl Mouth {
     ) -> Result<(), Trouble> {
         if handles.is_empty() {
             let room = self.room(payload.len(), patience)?;
-            self.writer
-                .commit(&self.memory, room, kind, 0, &[payload], Ordering::SeqCst);
+            self.writer.commit(&self.memory, room, kind, 0, &[payload]);
         } else {
             // Room first: once the descriptors are in the line, nothing may stop the frame but death.
             let room = self.room(LABEL + payload.len(), patience)?;
             let label = self.send_handles(handles, patience)?;
             let parts = [&label.to_bytes()[..], payload];
-            self.writer.commit(
-                &self.memory,
-                room,
-                kind,
-                handles.len() as u16,
-                &parts,
-                Ordering::SeqCst,
-            );
+            self.writer
+                .commit(&self.memory, room, kind, handles.len() as u16, &parts);
         }
         self.ring();
         Ok(())
@@ -181,14 +173,8 @@ impl Mouth {
     /// Takes back what was sent of a long message: its reader forgets it. There is always room for that.
     fn retract(&mut self) {
         if let Some(room) = self.writer.reserve_last(&self.memory) {
-            self.writer.commit(
-                &self.memory,
-                room,
-                kind::RETRACTED,
-                0,
-                &[],
-                Ordering::SeqCst,
-            );
+            self.writer
+                .commit(&self.memory, room, kind::RETRACTED, 0, &[]);
             self.ring();
         }
     }
@@ -203,6 +189,7 @@ impl Mouth {
     fn ring(&self) {
         let awaits = &self.memory.words().reader.0.awaits;
         // pairs with "anything there" in `Inlet::wait`
+        full_fence();
         if awaits.load(Ordering::SeqCst) != 0 && awaits.swap(0, Ordering::SeqCst) != 0 {
             self.says().core.store(core(), Ordering::Relaxed);
             sys::strike(self.bell.as_fd());

@@ -373,8 +373,7 @@ impl Core {
         let state = &words.state.0;
         if handles.is_empty() {
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
-            side.writer
-                .commit(&self.memory, room, ITEM, 0, &[payload], Ordering::Release);
+            side.writer.commit(&self.memory, room, ITEM, 0, &[payload]);
         } else {
             let label = side.packer.pack(
                 self.office.counter.as_fd(),
@@ -383,14 +382,8 @@ impl Core {
             )?;
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
             let parts = [&label.to_bytes()[..], payload];
-            side.writer.commit(
-                &self.memory,
-                room,
-                ITEM,
-                handles.len() as u16,
-                &parts,
-                Ordering::Release,
-            );
+            side.writer
+                .commit(&self.memory, room, ITEM, handles.len() as u16, &parts);
         }
         Ok(())
     }
@@ -503,7 +496,7 @@ impl Core {
         if frame.handles() == 0 {
             side.reader.copy(&frame, bytes);
             before();
-            side.reader.take(&self.memory, frame, Ordering::Release);
+            side.reader.take(&self.memory, frame);
             return Ok(true);
         }
         *handles = self.take_with_handles(side, frame, bytes, before)?;
@@ -533,13 +526,13 @@ impl Core {
             // The message is used up, unless it is we who have no room: then it stays.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 before();
-                side.reader.take(&self.memory, frame, Ordering::Release);
+                side.reader.take(&self.memory, frame);
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
         before();
-        side.reader.take(&self.memory, frame, Ordering::Release);
+        side.reader.take(&self.memory, frame);
         if let Some(label) = label {
             side.fetcher.done(&self.office, words, label);
         }

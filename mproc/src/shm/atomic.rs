@@ -3,6 +3,24 @@
 #[cfg(not(mproc_model))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+/// Orders a store before the loads that follow it: a SeqCst fence.
+///
+/// Between a store and a look for sleepers, where a SeqCst *store* would do as well, but on x86-64 be an exchange, which does not begin to
+/// fetch its own cache line before all stores in front of it have theirs. In front of a fence they are fetched at the same time (round trip
+/// between two cores: 0.45 against 0.67 µs).
+#[cfg(not(mproc_model))]
+#[inline(always)]
+pub(crate) fn full_fence() {
+    // As a fence, compilers emit `mfence`, which costs twice a locked instruction and does no more for ordinary memory.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the word on top of the stack is ours, and keeps its value.
+    unsafe {
+        std::arch::asm!("lock or dword ptr [rsp], 0", options(nostack));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::sync::atomic::fence(Ordering::SeqCst);
+}
+
 /// The word as the kernel knows it.
 #[cfg(not(mproc_model))]
 pub(crate) fn word(word: &AtomicU32) -> &AtomicU32 {
@@ -10,7 +28,7 @@ pub(crate) fn word(word: &AtomicU32) -> &AtomicU32 {
 }
 
 #[cfg(mproc_model)]
-pub(crate) use model::{AtomicU32, AtomicU64, Ordering, Word, word};
+pub(crate) use model::{AtomicU32, AtomicU64, Ordering, Word, full_fence, word};
 
 /// Loom's atomics, with two things added: a process may die before whatever it changes, and SeqCst means what it says.
 #[cfg(mproc_model)]
@@ -94,6 +112,10 @@ mod model {
             fence(Ordering::SeqCst);
         }
         result
+    }
+
+    pub(crate) fn full_fence() {
+        fence(Ordering::SeqCst);
     }
 
     /// What a thread sleeps on.

@@ -35,7 +35,7 @@
 //! reads them. *frame taken*: the reader stores `head` with Release after it has copied the bytes, the writer loads it with
 //! Acquire before it writes there again. Each store is also one half of a question that is put across: *is anybody asleep?* against
 //! *is there anything?* (see [`Bell`](crate::sync::Bell)), and for that something SeqCst has to stand between it and the look for sleepers. In a pipe
-//! that is the store itself. In a queue it is the freeing of the turn: a SeqCst store behind this one, which whoever is about to sleep loads
+//! that is a [fence](super::atomic::full_fence). In a queue it is the freeing of the turn: a SeqCst store behind this one, which whoever is about to sleep loads
 //! (SeqCst) after it has enlisted and before it looks; if the enlisting went unseen, that load sees the turn free, and with it the frame. Taking
 //! the turn is SeqCst as well, so who had enlisted before is seen in it.
 //!
@@ -491,7 +491,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the frame into its room and makes it visible, in one store of this order, see the [module](self#ordering).
+    /// Writes the frame into its room and makes it visible, in one store.
     #[inline]
     pub(crate) fn commit<Words: HasLane>(
         &mut self,
@@ -500,7 +500,6 @@ impl Writer {
         kind: u8,
         handles: u16,
         parts: &[&[u8]],
-        order: Ordering,
     ) {
         let header = FrameHeader {
             length: room.length,
@@ -529,7 +528,7 @@ impl Writer {
         let next = room.tail.position() + header.size();
         let tail = Mark::new(next, room.tail.count().wrapping_add(1) & MOST_FRAMES);
         let words = &memory.words().lane().writer.0;
-        words.tail.store(tail.0, order); // pairs with "frame visible"
+        words.tail.store(tail.0, Ordering::Release); // pairs with "frame visible"
     }
 }
 
@@ -593,6 +592,8 @@ fn next_segment<Words: HasLane>(
 #[derive(Default)]
 pub(crate) struct Reader {
     view: Option<View>,
+    /// Whether there was little when it looked last. See [`found_little`](Self::found_little).
+    found_little: bool,
 }
 
 /// The frame at the head. It stays there until it is taken.
@@ -622,6 +623,9 @@ impl Frame {
 
 /// As many jumps as are followed in a row. A writer that gives up after each makes a few; a ring of nothing else is broken.
 const MOST_JUMPS: u32 = 64;
+
+/// 64 KiB.
+pub(crate) const LITTLE: u64 = 64 * 1024;
 
 /// 1 MiB: what claims to be longer has to have memory behind it.
 const BELIEVED: u64 = 1024 * 1024;
@@ -655,6 +659,9 @@ impl Reader {
                 return None;
             }
             words.seen_tail.store(tail.0, Ordering::Release);
+            // One that lies before the head, or in another segment, is far away.
+            let length = tail.position().wrapping_sub(head.position());
+            self.found_little = length < LITTLE;
         }
         if let Some(view) = &self.view
             && is_one_of(&words.get_segments, view)
@@ -695,6 +702,7 @@ impl Reader {
                 };
             }
             words.seen_tail.store(tail.0, Ordering::Release);
+            self.found_little = false;
             let (index, segment) = current(&words.get_segments, head.position())
                 .ok_or_else(|| broken("the place where to read is in no segment"))?;
             if self.view.as_ref().map(View::segment) != Some(segment) {
@@ -744,6 +752,13 @@ impl Reader {
         Err(broken("a ring of jumps"))
     }
 
+    /// Whether no more than [`LITTLE`] lay between head and tail when this last looked for the tail, which it does whenever the head
+    /// has reached what it saw.
+    #[inline]
+    pub(crate) fn found_little(&self) -> bool {
+        self.found_little
+    }
+
     /// Whether the reader is in a segment that an empty lane would not keep.
     #[inline]
     pub(crate) fn is_large(&self, growth: Growth) -> bool {
@@ -785,18 +800,13 @@ impl Reader {
         unsafe { copy(from, to.cast(), length) }
     }
 
-    /// Takes the frame, in one store of this order: it was copied, or it is not wanted.
+    /// Takes the frame, in one store: it was copied, or it is not wanted.
     #[inline]
-    pub(crate) fn take<Words: HasLane>(
-        &mut self,
-        memory: &LaneMemory<Words>,
-        frame: Frame,
-        order: Ordering,
-    ) {
+    pub(crate) fn take<Words: HasLane>(&mut self, memory: &LaneMemory<Words>, frame: Frame) {
         let next = frame.head.position() + frame.header.size();
         let head = Mark::new(next, frame.head.count().wrapping_add(1) & MOST_FRAMES);
         let words = &memory.words().lane().reader.0;
-        words.head.store(head.0, order); // pairs with "frame taken"
+        words.head.store(head.0, Ordering::Release); // pairs with "frame taken"
     }
 }
 

@@ -25,6 +25,13 @@ const SHORTEST: u32 = 4_000;
 const LONGEST: u32 = 150_000;
 const MOST_DISTANCE: u32 = 128;
 
+/// So often is looked before the clock is asked.
+const LOOKS: u32 = 16;
+
+/// Between two looks. Each takes away the cache line in which the other side is about to write (round trip: 0.41 µs with three, 0.53 with
+/// one, 0.58 without any).
+const PAUSES: u32 = 3;
+
 /// How a wait began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Looked {
@@ -50,11 +57,13 @@ impl Spin {
         for _ in 0..self.distance {
             hint::spin_loop();
         }
-        for _ in 0..32 {
+        for _ in 0..LOOKS {
             if found() {
                 return Ok(());
             }
-            hint::spin_loop();
+            for _ in 0..PAUSES {
+                hint::spin_loop();
+            }
         }
         // Asked only now: the clock costs as much as a message.
         let since = Instant::now();
