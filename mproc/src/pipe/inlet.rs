@@ -101,20 +101,35 @@ impl Inlet {
     /// Receives a value: its [`encoding`](Self::encoding).
     #[inline]
     pub(super) fn receive(&mut self, patience: Patience) -> Result<(), RecvError> {
-        // Those of a message whose decoding panicked may still be there.
+        while !self.receive_at_once() {
+            if self.partial.is_some() || !self.memory.words().lane().is_empty() {
+                return self.receive_slowly(patience);
+            }
+            // Then it most likely is short, and the sender waits for the answer.
+            if let Err(trouble) = self.wait(patience) {
+                self.settle();
+                return Err(trouble.receiving(patience));
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives a value that is one frame, without descriptors, and there.
+    #[inline(always)]
+    fn receive_at_once(&mut self) -> bool {
+        // Descriptors of a message whose decoding panicked may still be there.
         if self.partial.is_none()
             && self.handles.is_empty()
-            && let Some(frame) = self.reader.peek_at_once(&self.memory)
+            && let Some(frame) = self.reader.next(&self.memory)
             && frame.kind() == kind::VALUE
             && frame.handles() == 0
         {
             self.scratch.clear();
             self.reader.copy(&frame, &mut self.scratch);
-            self.take(frame);
-            self.settle();
-            return Ok(());
+            self.pass(frame);
+            return true;
         }
-        self.receive_slowly(patience)
+        false
     }
 
     #[cold]
@@ -161,15 +176,14 @@ impl Inlet {
         patience: Patience,
     ) -> Result<usize, RecvError> {
         if self.partial.is_none()
-            && let Some(frame) = self.reader.peek_at_once(&self.memory)
+            && let Some(frame) = self.reader.next(&self.memory)
             && frame.kind() == kind::BYTES
             && frame.handles() == 0
             && frame.length() <= buffer.len()
         {
             let length = frame.length();
             self.reader.copy_into(&frame, &mut buffer[..length]);
-            self.take(frame);
-            self.settle();
+            self.pass(frame);
             return Ok(length);
         }
         let received = self.fill(buffer, patience);
@@ -538,9 +552,22 @@ impl Inlet {
         }
     }
 
+    /// Takes a message that is one frame, found by [`next`](Reader::next).
+    #[inline]
+    fn pass(&mut self, frame: Frame) {
+        self.reader.pass(&self.memory, frame);
+        self.taken();
+        self.settle();
+    }
+
     #[inline]
     fn take(&mut self, frame: Frame) {
         self.reader.take(&self.memory, frame);
+        self.taken();
+    }
+
+    #[inline]
+    fn taken(&self) {
         // Nobody waits for what little this makes room for, so whether anybody does need not be asked: a writer that waits wants half
         // of the largest ring, and there is more than half in it. Of that, no more is taken than was found, and then it is
         // looked at again.

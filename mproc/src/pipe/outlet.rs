@@ -78,15 +78,13 @@ impl Mouth {
         }
         if payload.len() <= PART
             && handles.is_empty()
-            && let Some(room) = self
-                .writer
-                .reserve_at_once(&self.memory, payload.len() as u64)
+            && self.writer.push(&self.memory, short, payload)
         {
-            self.writer.commit(&self.memory, room, short, 0, &[payload]);
             self.ring();
             return Ok(());
         }
         let sent = self.send_slowly(short, long, payload, handles, patience);
+        self.writer.aim(&self.memory);
         if matches!(sent, Err(Trouble::Disconnected)) {
             // It stays so, whatever room there is. Said where we look at it for each message, and nobody else will.
             let closed = &self.memory.words().reader.0.closed;

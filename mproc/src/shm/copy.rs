@@ -65,7 +65,7 @@ fn prefers_loops() -> bool {
 /// How far behind a frame the cache is asked for what will be written there: two lines. The reader's core has them, and a store that is
 /// followed by a fence waits until they are here. With it, a queue between two cores passes 25 messages in the time of 16, and a
 /// pipe 54 in that of 24 (bench `channels`); one line is too late, and four are no better.
-pub(crate) const AHEAD: usize = 128;
+pub(crate) const AHEAD: usize = 256;
 
 /// Asks the cache for a line that will be written soon. Only a hint: any address will do.
 #[inline(always)]

@@ -46,6 +46,8 @@
 //! 3. Live segments lie behind one another in the file, from `released` to the current segment of the writer, around its end.
 //! 4. Nothing read from the memory is believed: positions and lengths are compared with the mapping before they are used, and
 //!    a payload is copied before it is looked at.
+//! 5. A [cursor](Cursor) that has something left points into the view of its side, at what its side's word says. Whatever maps another
+//!    segment or moves the word in another way leaves it nothing.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -121,6 +123,12 @@ impl Mark {
     #[inline]
     pub(crate) fn count(self) -> u32 {
         (self.0 >> PLACE_BITS) as u32
+    }
+
+    /// Behind a frame of this size, which is a multiple of 8 and lies inside the file. The count is above all, so it wraps by itself.
+    #[inline]
+    fn after(self, size: u64) -> Self {
+        Self(self.0.wrapping_add(size / 8 + (1 << PLACE_BITS)))
     }
 
     /// How many frames `later` is ahead of this mark.
@@ -304,10 +312,49 @@ fn broken(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// What a process keeps of the writing side between frames: a mapping.
+/// What a process keeps of the writing side between frames: a mapping. Of a lane with one writer, also where that goes on.
 #[derive(Default)]
 pub(crate) struct Writer {
     view: Option<View>,
+    cursor: Cursor,
+}
+
+/// Where the only process on its side goes on, so that it need not read its own words: for a short message that is most of the work.
+struct Cursor {
+    /// What the side's word holds.
+    mark: Mark,
+    /// Where that is.
+    at: ptr::NonNull<u8>,
+    /// How many bytes from there are free for the writer, or full for the reader. 0: nothing is known.
+    left: u64,
+}
+
+// SAFETY: the address is in a mapping that the owner of the cursor owns, too, and is used through that owner only.
+unsafe impl Send for Cursor {}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self {
+            mark: Mark(0),
+            at: ptr::NonNull::dangling(),
+            left: 0,
+        }
+    }
+}
+
+impl Cursor {
+    /// Goes on behind a frame.
+    ///
+    /// # Safety
+    ///
+    /// `size` is a multiple of 8, and no more than is left.
+    #[inline(always)]
+    unsafe fn pass(&mut self, size: u64) {
+        self.mark = self.mark.after(size);
+        // SAFETY: so much is left, inside the mapping.
+        self.at = unsafe { self.at.add(size as usize) };
+        self.left -= size;
+    }
 }
 
 /// Room that has been found for a frame.
@@ -319,6 +366,68 @@ pub(crate) struct Room {
 }
 
 impl Writer {
+    /// Writes a frame right behind the last one; false if that takes more thought.
+    ///
+    /// Only for a lane that nobody else writes, after [`aim`](Self::aim).
+    #[inline(always)]
+    pub(crate) fn push<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        kind: u8,
+        payload: &[u8],
+    ) -> bool {
+        let header = FrameHeader {
+            length: payload.len() as u64,
+            kind,
+            handles: 0,
+        };
+        let size = header.size();
+        if size > self.cursor.left {
+            return false;
+        }
+        // SAFETY: so many bytes from the cursor are inside the view, behind `tail` and before `head`: see `aim`, and that nobody else
+        // writes. Positions are multiples of 8.
+        unsafe {
+            let to = self.cursor.at;
+            to.cast::<u64>().write(header.to_word());
+            copy(
+                payload.as_ptr(),
+                to.as_ptr().add(HEADER as usize),
+                payload.len(),
+            );
+            self.cursor.pass(size);
+        }
+        expect_write(self.cursor.at.as_ptr().wrapping_add(AHEAD));
+        let words = &memory.words().lane().writer.0;
+        words.tail.store(self.cursor.mark.0, Ordering::Release); // pairs with "frame visible"
+        true
+    }
+
+    /// Has [`push`](Self::push) go on behind the last frame, as far as is known to be free.
+    pub(crate) fn aim<Words: HasLane>(&mut self, memory: &LaneMemory<Words>) {
+        let words = &memory.words().lane().writer.0;
+        let tail = Mark(words.tail.load(Ordering::Relaxed));
+        let Some(view) = &self.view else { return };
+        if !is_one_of(&words.put_segments, view) {
+            return;
+        }
+        let seen = Mark(words.seen_head.load(Ordering::Relaxed));
+        let left = free_behind(view.segment(), tail.position(), seen.position());
+        if let Some(at) = view.at(tail.position(), left) {
+            self.cursor = Cursor {
+                mark: tail,
+                at,
+                left,
+            };
+        }
+    }
+
+    /// Looks at another segment from here on. What is known of the old one is not to be used any more.
+    fn map(&mut self, view: View) {
+        self.cursor.left = 0;
+        self.view = Some(view);
+    }
+
     /// Finds room for a frame with a payload of `length` bytes; `None` if the lane is full. Nothing is to be seen of it before
     /// [`commit`](Self::commit), and room that was found and not used is found again.
     #[inline]
@@ -377,7 +486,7 @@ impl Writer {
             let (_, segment) = current(&words.put_segments, tail.position())
                 .ok_or_else(|| broken("the place where to write is in no segment"))?;
             if self.view.as_ref().map(View::segment) != Some(segment) {
-                self.view = Some(memory.view(segment, true)?);
+                self.map(memory.view(segment, true)?);
             }
             let view = self.view.as_ref().expect("mapped above");
             let head = lane.head(); // pairs with "frame taken"
@@ -411,7 +520,7 @@ impl Writer {
         let tail = Mark(words.tail.load(Ordering::Relaxed));
         let (_, segment) = current(&words.put_segments, tail.position())?;
         if self.view.as_ref().map(View::segment) != Some(segment) {
-            self.view = Some(memory.view(segment, true).ok()?);
+            self.map(memory.view(segment, true).ok()?);
         }
         let to = self.view.as_ref()?.at(tail.position(), HEADER)?;
         Some(Room {
@@ -452,6 +561,7 @@ impl Writer {
             words.put_segments[1 - index].store(to.to_word(), Ordering::Release);
         }
         let tail = Mark::new(to.start(), tail.count());
+        self.cursor.left = 0;
         words.tail.store(tail.0, Ordering::SeqCst); // pairs with "frame visible"
         Ok(())
     }
@@ -472,7 +582,7 @@ impl Writer {
             return Ok(());
         }
         if self.view.as_ref().map(View::segment) != Some(segment) {
-            self.view = Some(memory.view(segment, true)?);
+            self.map(memory.view(segment, true)?);
         }
         let small = Growth {
             largest: growth.first,
@@ -520,6 +630,7 @@ impl Writer {
             }
         }
         debug_assert_eq!(left, 0);
+        self.cursor.left = 0;
         expect_write(
             room.to
                 .as_ptr()
@@ -592,6 +703,7 @@ fn next_segment<Words: HasLane>(
 #[derive(Default)]
 pub(crate) struct Reader {
     view: Option<View>,
+    cursor: Cursor,
     /// Whether there was little when it looked last. See [`found_little`](Self::found_little).
     found_little: bool,
 }
@@ -631,6 +743,88 @@ pub(crate) const LITTLE: u64 = 64 * 1024;
 const BELIEVED: u64 = 1024 * 1024;
 
 impl Reader {
+    /// The next frame, if it is right behind the last one, and short; otherwise [`peek`](Self::peek) finds it.
+    ///
+    /// Only for a lane that nobody else reads.
+    #[inline(always)]
+    pub(crate) fn next<Words: HasLane>(&mut self, memory: &LaneMemory<Words>) -> Option<Frame> {
+        if self.cursor.left == 0 && !self.aim(memory) {
+            return None;
+        }
+        // SAFETY: there are at least eight bytes, see `aim`, and as in `peek_at_once`.
+        let header =
+            FrameHeader::from_word(unsafe { self.cursor.at.cast::<u64>().read_volatile() });
+        if header.kind == JUMP || header.size() > self.cursor.left {
+            return None;
+        }
+        Some(Frame {
+            head: self.cursor.mark,
+            header,
+            // SAFETY: as long as the cursor has left.
+            payload: unsafe { self.cursor.at.add(HEADER as usize) },
+        })
+    }
+
+    /// Takes the frame that [`next`](Self::next) gave.
+    #[inline(always)]
+    pub(crate) fn pass<Words: HasLane>(&mut self, memory: &LaneMemory<Words>, frame: Frame) {
+        debug_assert_eq!(frame.head, self.cursor.mark);
+        // SAFETY: `next` has compared the size with what is left.
+        unsafe { self.cursor.pass(frame.header.size()) };
+        let words = &memory.words().lane().reader.0;
+        words.head.store(self.cursor.mark.0, Ordering::Release); // pairs with "frame taken"
+    }
+
+    /// Has [`next`](Self::next) begin at the head, as far as frames lie behind one another there. False: there is nothing, or it takes
+    /// more thought.
+    fn aim<Words: HasLane>(&mut self, memory: &LaneMemory<Words>) -> bool {
+        let lane = memory.words().lane();
+        let words = &lane.reader.0;
+        let head = Mark(words.head.load(Ordering::Relaxed));
+        let tail = lane.tail(); // pairs with "frame visible"
+        if tail.position() == head.position() {
+            return false;
+        }
+        self.saw(words, head, tail);
+        let Some(view) = &self.view else { return false };
+        if !is_one_of(&words.get_segments, view) {
+            return false;
+        }
+        let segment = view.segment();
+        let end = if (head.position()..segment.end()).contains(&tail.position()) {
+            tail.position()
+        } else {
+            segment.end() // Or rather a jump on the way there.
+        };
+        let left = end.saturating_sub(head.position());
+        match view.at(head.position(), left) {
+            Some(at) if left >= HEADER => {
+                self.cursor = Cursor {
+                    mark: head,
+                    at,
+                    left,
+                };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Remembers a tail, so that the writer's cache line need not be touched until the head has reached it.
+    #[inline]
+    fn saw(&mut self, words: &ReaderWords, head: Mark, tail: Mark) {
+        words.seen_tail.store(tail.0, Ordering::Release);
+        // One that lies before the head, or in another segment, is far away.
+        let length = tail.position().wrapping_sub(head.position());
+        self.found_little = length < LITTLE;
+    }
+
+    /// Looks at another segment from here on. What is known of the old one is not to be used any more.
+    fn map(&mut self, view: View) {
+        self.cursor.left = 0;
+        self.view = Some(view);
+    }
+
     /// The frame at the head, if there is one. An error means that another process wrote nonsense.
     #[inline]
     pub(crate) fn peek<Words: HasLane>(
@@ -652,16 +846,12 @@ impl Reader {
         let lane = memory.words().lane();
         let words = &lane.reader.0;
         let head = Mark(words.head.load(Ordering::Relaxed));
-        // Until the head reaches a tail that was seen, the writer's cache line need not be touched.
         if words.seen_tail.load(Ordering::Acquire) == head.0 {
             let tail = lane.tail(); // pairs with "frame visible"
             if tail.position() == head.position() {
                 return None;
             }
-            words.seen_tail.store(tail.0, Ordering::Release);
-            // One that lies before the head, or in another segment, is far away.
-            let length = tail.position().wrapping_sub(head.position());
-            self.found_little = length < LITTLE;
+            self.saw(words, head, tail);
         }
         if let Some(view) = &self.view
             && is_one_of(&words.get_segments, view)
@@ -706,7 +896,7 @@ impl Reader {
             let (index, segment) = current(&words.get_segments, head.position())
                 .ok_or_else(|| broken("the place where to read is in no segment"))?;
             if self.view.as_ref().map(View::segment) != Some(segment) {
-                self.view = Some(memory.view(segment, false)?);
+                self.map(memory.view(segment, false)?);
             }
             let view = self.view.as_ref().expect("mapped above");
             let from = view
@@ -740,8 +930,9 @@ impl Reader {
                 // Mapped BEFORE the head moves there, so that an error leaves things as they were.
                 let next = memory.view(to, false)?;
                 words.get_segments[1 - index].store(to.to_word(), Ordering::Release);
-                self.view = Some(next);
+                self.map(next);
             }
+            self.cursor.left = 0;
             words
                 .head
                 .store(Mark::new(to.start(), head.count()).0, Ordering::SeqCst); // pairs with "frame taken"
@@ -805,6 +996,7 @@ impl Reader {
     pub(crate) fn take<Words: HasLane>(&mut self, memory: &LaneMemory<Words>, frame: Frame) {
         let next = frame.head.position() + frame.header.size();
         let head = Mark::new(next, frame.head.count().wrapping_add(1) & MOST_FRAMES);
+        self.cursor.left = 0;
         let words = &memory.words().lane().reader.0;
         words.head.store(head.0, Ordering::Release); // pairs with "frame taken"
     }
