@@ -23,10 +23,10 @@ use floors::stage::{Core, two_cores};
 use floors::{bulk, crowd, ipc, kernel, ring, threads};
 use ours::Receive;
 
-/// What a raw ring has room for. One of mproc's is between 16 KiB and 1 MiB large, as large as it had to grow; a raw one does
-/// not get faster beyond this.
+/// What a raw ring has room for: as much as the caches next to a core hold. With more, its reader may lag so far behind that the two hardly
+/// ever touch the same lines, and then it is several times as fast, in some runs; that one is printed, too.
 const RING: usize = 64 << 10;
-/// As large as a ring of mproc's becomes.
+/// Half of what a ring of mproc's becomes when it is in use.
 const LARGE_RING: usize = 1 << 20;
 
 #[derive(Clone, Copy, PartialEq)]

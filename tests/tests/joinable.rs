@@ -323,7 +323,8 @@ fn who_ends_with_items_in_hand_has_abandoned_them() {
             .start()
             .unwrap();
         child.wait().unwrap();
-        assert_eq!(abandoned_by(queue.join().unwrap_err()), 2 * rounds, "{how}");
+        // A child of another test that is being started just now has a copy of the dead one's open file until it executes.
+        eventually(|| abandoned_by(queue.join().unwrap_err()) == 2 * rounds);
     }
     assert_eq!(queue.mark_consistent(), 8);
     queue.join().unwrap();

@@ -98,6 +98,27 @@ pub(crate) enum NotPut {
     Closed,
 }
 
+/// An item that is about to be taken.
+pub(crate) struct Taking<'a> {
+    /// How many were taken before it, modulo 2³⁰.
+    pub(crate) number: u32,
+    /// How often it was put back.
+    pub(crate) put_back: u8,
+    /// Unless there are descriptors, too.
+    pub(crate) payload: Option<&'a [u8]>,
+}
+
+impl<'a> Taking<'a> {
+    #[inline]
+    fn of(frame: &Frame, payload: Option<&'a [u8]>) -> Self {
+        Self {
+            number: frame.count(),
+            put_back: frame.kind().saturating_sub(ITEM),
+            payload,
+        }
+    }
+}
+
 /// What taking can fail with, besides [`Trouble`].
 pub(crate) enum NotTaken {
     Trouble(Trouble),
@@ -323,7 +344,7 @@ impl Core {
             if self.has_room_in_turn() {
                 // SAFETY: we have the producers' turn until `unlock`.
                 let side = unsafe { &mut *self.put_side.0.get() };
-                let put = self.put_in_turn(side, payload, handles);
+                let put = self.put_in_turn(side, ITEM, payload, handles);
                 state.items.stir();
                 lock.unlock();
                 match put {
@@ -356,9 +377,31 @@ impl Core {
         }
     }
 
+    /// Puts an item back, for the `time`th time: behind all others, whether or not there is room for it, also into a queue that is closed.
+    pub(crate) fn put_back(&self, payload: &[u8], time: u8) -> io::Result<()> {
+        let thread = RobustThread::current()?;
+        let state = &self.words().state.0;
+        let lock = &self.words().producers.0;
+        let _pending = thread.pending(word(lock.word()));
+        match self.turn(lock, thread, Patience::of(LONG)) {
+            Ok(_) => {}
+            Err(Trouble::Io(error)) => return Err(error),
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+        // SAFETY: we have the producers' turn until `unlock`.
+        let side = unsafe { &mut *self.put_side.0.get() };
+        let put = self.put_in_turn(side, ITEM + time, payload, &[]);
+        state.items.stir();
+        lock.unlock();
+        state.items.ring();
+        self.pass_on(true);
+        put
+    }
+
     fn put_in_turn(
         &self,
         side: &mut PutSide,
+        kind: u8,
         payload: &[u8],
         handles: &[Arc<OwnedFd>],
     ) -> io::Result<()> {
@@ -373,7 +416,7 @@ impl Core {
         let state = &words.state.0;
         if handles.is_empty() {
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
-            side.writer.commit(&self.memory, room, ITEM, 0, &[payload]);
+            side.writer.commit(&self.memory, room, kind, 0, &[payload]);
         } else {
             let label = side.packer.pack(
                 self.office.counter.as_fd(),
@@ -402,14 +445,14 @@ impl Core {
     }
 
     /// Takes the next item: its bytes into `bytes`, which is empty, and its descriptors into `handles`. `before` runs in the turn, just before the item is gone from the
-    /// queue.
+    /// queue; after an error it stays.
     pub(crate) fn take(
         &self,
         bytes: &mut Vec<u8>,
         handles: &mut Handles,
         patience: Patience,
         alone: bool,
-        mut before: impl FnMut(),
+        mut before: impl FnMut(&Taking<'_>) -> io::Result<()>,
     ) -> Result<(), NotTaken> {
         let thread = RobustThread::current()?;
         self.used_by(thread);
@@ -484,7 +527,7 @@ impl Core {
         side: &mut GetSide,
         bytes: &mut Vec<u8>,
         handles: &mut Handles,
-        before: &mut impl FnMut(),
+        before: &mut impl FnMut(&Taking<'_>) -> io::Result<()>,
     ) -> io::Result<bool> {
         let frame = match side.reader.peek_at_once(&self.memory) {
             Some(frame) => frame,
@@ -495,7 +538,7 @@ impl Core {
         };
         if frame.handles() == 0 {
             side.reader.copy(&frame, bytes);
-            before();
+            before(&Taking::of(&frame, Some(bytes)))?;
             side.reader.take(&self.memory, frame);
             return Ok(true);
         }
@@ -508,7 +551,7 @@ impl Core {
         side: &mut GetSide,
         frame: Frame,
         bytes: &mut Vec<u8>,
-        before: &mut impl FnMut(),
+        before: &mut impl FnMut(&Taking<'_>) -> io::Result<()>,
     ) -> io::Result<Handles> {
         let words = &self.words().courier.0;
         side.reader.copy(&frame, bytes);
@@ -525,13 +568,13 @@ impl Core {
             Ok(handles) => handles,
             // The message is used up, unless it is we who have no room: then it stays.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                before();
+                before(&Taking::of(&frame, None))?;
                 side.reader.take(&self.memory, frame);
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
-        before();
+        before(&Taking::of(&frame, None))?;
         side.reader.take(&self.memory, frame);
         if let Some(label) = label {
             side.fetcher.done(&self.office, words, label);
@@ -709,6 +752,11 @@ impl Core {
     pub(crate) fn is_perhaps_last(&self) -> bool {
         self.words().state.0.shared.load(Ordering::SeqCst) != 0
             && !self.several_users.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was sent to another process.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.words().state.0.shared.load(Ordering::SeqCst) != 0
     }
 
     pub(crate) fn others_hold(&self) -> io::Result<bool> {

@@ -12,20 +12,28 @@
 //! process had counted does not matter, so it may have died between any two of these steps.
 //!
 //! How many were done and how many abandoned stand in one word, so that who settles them may die, too.
+//!
+//! # Putting back
+//!
+//! A queue that [puts back](JoinableQueue::put_back) keeps what is in a hand in a [drawer](super::drawer). Whoever finds a dead hand then
+//! puts back what is in its drawer, counts that as done and the rest as abandoned. One process does so at a time: it holds the kernel's lock
+//! on one more byte of the file. For the others the dead one is alive until then.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Queue;
-use super::core::{Core, FIRST_PAUSE, LONGEST_PAUSE, SHORT};
-use super::words::{HANDS, TaskWords};
+use super::core::{Core, FIRST_PAUSE, LONGEST_PAUSE, SHORT, Taking};
+use super::drawer::{Drawer, Estate, make_void};
+use super::words::{HANDS, MOST_PUT_BACK, TaskWords};
 use crate::Fd;
 use crate::channel_error::{Patience, RecvError, SendError, Trouble};
 use crate::error::{Error, ErrorKind, Result};
@@ -79,6 +87,10 @@ pub struct JoinableQueue<T> {
 struct Tasks {
     core: Arc<Core>,
     hand: Mutex<Option<usize>>,
+    /// Of a queue that puts back: what is in the hand.
+    drawer: Mutex<Option<Drawer>>,
+    /// One thread at a time, see `as_executor`.
+    executor: Mutex<()>,
     /// Rung when the last item is done, if somebody waits for that.
     finished: Arc<OwnedFd>,
 }
@@ -90,6 +102,9 @@ const ABANDONED_AT: u32 = 30;
 fn byte_of(hand: usize) -> u64 {
     1 + hand as u64
 }
+
+/// The file's byte of who puts back.
+const EXECUTOR: u64 = 1 + HANDS as u64;
 
 impl Tasks {
     fn words(&self) -> &TaskWords {
@@ -118,23 +133,17 @@ impl Tasks {
 
     /// This process's hand.
     fn hand(&self, patience: Patience) -> io::Result<usize> {
-        let mut own = self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.own_hand();
         if let Some(hand) = *own {
             return Ok(hand);
         }
-        let words = self.words();
-        for (index, hand) in words.hands.iter().enumerate() {
+        for index in 0..HANDS {
             // One that is locked is alive. One that is not is free, or its process has died, and then what it counted is over.
             if !sys::lock_byte(self.file(), byte_of(index), true)? {
                 continue;
             }
-            // Not while somebody counts.
-            let process = u64::from(std::process::id()) << 32;
             let deadline = patience.deadline().unwrap_or(Deadline::after(SHORT));
-            let entered = self.core.in_consumers_turn(deadline, || {
-                hand.0.store(process, Ordering::SeqCst);
-            });
-            if let Err(error) = entered {
+            if let Err(error) = self.take_up(index, deadline) {
                 // Or whoever joins would take the dead one whose hand it was for alive.
                 sys::unlock_byte(self.file(), byte_of(index));
                 return Err(error);
@@ -150,15 +159,83 @@ impl Tasks {
         ))
     }
 
+    /// Makes a hand ours whose byte we have locked.
+    fn take_up(&self, index: usize, deadline: Deadline) -> io::Result<()> {
+        let hand = &self.words().hands[index].0;
+        let process = u64::from(std::process::id()) << 32;
+        // Not while somebody counts.
+        let store = || {
+            self.core.in_consumers_turn(deadline, || {
+                hand.store(process, Ordering::SeqCst);
+            })
+        };
+        if !self.puts_back() {
+            return store();
+        }
+        // What a dead process had in it has to be put back first, and whoever did so has to be done with its drawer.
+        loop {
+            let taken_up = self.as_executor(|| {
+                if hand.load(Ordering::SeqCst) != 0 {
+                    self.execute(None, deadline)?;
+                }
+                let drawer = Drawer::new(self.core.memory().file(), index)?;
+                *self.drawer() = Some(drawer);
+                store()
+            })?;
+            if taken_up {
+                return Ok(());
+            }
+            if deadline.remaining() == Some(Duration::ZERO) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn puts_back(&self) -> bool {
+        self.words().put_back.load(Ordering::Relaxed) != 0
+    }
+
+    fn drawer(&self) -> MutexGuard<'_, Option<Drawer>> {
+        self.drawer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In the consumers' turn, before an item is gone from the queue: it is in our hand from now on.
+    fn hold(&self, hand: usize, taking: &Taking<'_>, is_job: bool) -> io::Result<()> {
+        let words = self.words();
+        if self.puts_back() {
+            let last = words.taking.load(Ordering::SeqCst);
+            let (last_hand, last_number) = ((last >> 32) as usize, last as u32);
+            if last_number == taking.number && ![0, 1 + hand].contains(&last_hand) {
+                // Who was to take it before us has not come to it.
+                make_void(self.core.memory(), last_hand - 1, last_number)?;
+            }
+            let ours = (1 + hand as u64) << 32 | u64::from(taking.number);
+            words.taking.store(ours, Ordering::SeqCst);
+            if let Some(drawer) = &mut *self.drawer() {
+                drawer.keep(taking, is_job)?;
+            }
+        }
+        words.hands[hand].0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
     fn wake_joiners(&self) {
         if self.words().joiners.load(Ordering::SeqCst) != 0 {
             sys::ring(self.finished.as_fd());
         }
     }
 
-    /// Counts one item as done. False: none was taken.
-    fn done(&self) -> bool {
+    /// Counts one item as done: this one, or any. False: none was taken.
+    fn done(&self, number: Option<u32>) -> bool {
         let words = self.words();
+        let mut drawer = self.puts_back().then(|| self.drawer());
+        if let Some(drawer) = &drawer
+            && number.is_none()
+            && !drawer.as_ref().is_some_and(Drawer::has_any)
+        {
+            return false; // Which one it is has to be known, or it would be put back.
+        }
         let settled = words
             .settled
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |settled| {
@@ -167,7 +244,7 @@ impl Tasks {
         if settled.is_err() {
             return false;
         }
-        let own = *self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = *self.own_hand();
         let less = |hand: usize| {
             words.hands[hand]
                 .0
@@ -180,6 +257,10 @@ impl Tasks {
         if !own.is_some_and(less) {
             let _ = (0..HANDS).any(less);
         }
+        if let Some(drawer) = drawer.as_mut().and_then(|drawer| drawer.as_mut()) {
+            drawer.settle(number);
+        }
+        drop(drawer);
         // All may be done. Or one who joins has looked for the dead between our two steps, and has seen one too many in our hand; it
         // has to look again before the last is done, and when the queue is empty is soon enough.
         if self.core.is_empty() {
@@ -188,34 +269,130 @@ impl Tasks {
         true
     }
 
-    /// Looks for hands of the dead and settles what was in them.
-    fn settle_the_dead(&self, deadline: Deadline) -> io::Result<()> {
+    /// Does something that only one does at a time, or gives false if somebody else is at it.
+    fn as_executor(&self, act: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+        // Threads that share a handle share its locks on the file.
+        let Ok(_here) = self.executor.try_lock() else {
+            return Ok(false);
+        };
+        if !sys::lock_byte(self.file(), EXECUTOR, true)? {
+            return Ok(false);
+        }
+        let done = act();
+        sys::unlock_byte(self.file(), EXECUTOR);
+        done.map(|()| true)
+    }
+
+    /// Puts back what was in the hands of the dead. For the executor.
+    fn execute(&self, own: Option<usize>, deadline: Deadline) -> io::Result<()> {
         let words = self.words();
-        let own = *self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = words
+            .put_back
+            .load(Ordering::Relaxed)
+            .min(u32::from(MOST_PUT_BACK)) as u8;
+        let mut dead = Vec::new();
+        for (index, hand) in words.hands.iter().enumerate() {
+            let value = hand.0.load(Ordering::SeqCst);
+            if value != 0
+                && own != Some(index)
+                && !sys::is_byte_locked(self.file(), byte_of(index))?
+            {
+                dead.push(index);
+            }
+        }
+        if dead.is_empty() {
+            return Ok(());
+        }
+        // Nobody is about to take anything while this is looked at.
+        let (head, taking) = self.core.in_consumers_turn(deadline, || {
+            let head = self.core.words().lane().head().count();
+            (head, words.taking.load(Ordering::SeqCst))
+        })?;
+        let mut put_back = 0;
+        let mut estates = Vec::new();
+        for &index in &dead {
+            let is_void = taking == (1 + index as u64) << 32 | u64::from(head);
+            let void = is_void.then_some(head);
+            let Some(mut estate) = Estate::find(self.core.memory().file(), index, void) else {
+                continue;
+            };
+            while let Some(left) = estate.next()? {
+                let again = left.times < most;
+                if again {
+                    self.core.put_back(&left.payload, left.times + 1)?;
+                }
+                estate.pass(left, again);
+            }
+            put_back += estate.put_back();
+            estates.push(estate);
+        }
+        self.settle(deadline, |index| Ok(!dead.contains(&index)), put_back)?;
+        estates.into_iter().for_each(Estate::give_back);
+        Ok(())
+    }
+
+    fn own_hand(&self) -> MutexGuard<'_, Option<usize>> {
+        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks for hands of the dead and settles what was in them. False: somebody else is at it.
+    fn settle_the_dead(&self, deadline: Deadline) -> io::Result<bool> {
+        let own = *self.own_hand();
+        if self.puts_back() {
+            return self.as_executor(|| self.execute(own, deadline));
+        }
+        let lives =
+            |index| Ok(own == Some(index) || sys::is_byte_locked(self.file(), byte_of(index))?);
+        self.settle(deadline, lives, 0).map(|()| true)
+    }
+
+    /// Counts as done what was in the hands of those who do not live, and as abandoned what of that was not put back. Nobody does so twice
+    /// at a time where anything is put back.
+    fn settle(
+        &self,
+        deadline: Deadline,
+        lives: impl Fn(usize) -> io::Result<bool>,
+        put_back: u32,
+    ) -> io::Result<()> {
+        let words = self.words();
         self.core.in_consumers_turn(deadline, || {
             let mut living = 0_u32;
+            let mut dead = Vec::new();
             for (index, hand) in words.hands.iter().enumerate() {
                 let value = hand.0.load(Ordering::SeqCst);
                 if value == 0 {
                     continue;
                 }
-                if own == Some(index) || sys::is_byte_locked(self.file(), byte_of(index))? {
+                if lives(index)? {
                     living = living.saturating_add(value as u32);
                 } else {
-                    hand.0.store(0, Ordering::SeqCst);
+                    dead.push(hand);
                 }
             }
+            // Before it is used: who dies after this counts it twice, and not never.
+            let mut credit = words.credit.load(Ordering::SeqCst).saturating_add(put_back);
+            words.credit.store(credit, Ordering::SeqCst);
+            let mut used = 0;
             let _ = words
                 .settled
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |settled| {
                     let taken = self.in_hands(settled);
                     // A count that wraps is that of somebody who is between its two steps: more in hands than taken.
-                    let abandoned = match taken.checked_sub(living) {
-                        Some(abandoned @ 1..) => u64::from(abandoned),
+                    let dropped = match taken.checked_sub(living) {
+                        Some(dropped @ 1..) => dropped,
                         _ => return None,
                     };
-                    Some(advanced(settled, abandoned).wrapping_add(abandoned << ABANDONED_AT))
+                    used = credit.min(dropped);
+                    let settled = advanced(settled, u64::from(dropped));
+                    Some(settled.wrapping_add(u64::from(dropped - used) << ABANDONED_AT))
                 });
+            // Somebody alive, or newly dead, may have been between its two steps; then as much is dropped later, and it was put back now. If there is
+            // nobody, what is left over came twice.
+            credit = if living == 0 { 0 } else { credit - used };
+            words.credit.store(credit, Ordering::SeqCst);
+            for hand in dead {
+                hand.0.store(0, Ordering::SeqCst);
+            }
             Ok(())
         })?
     }
@@ -237,10 +414,10 @@ impl Tasks {
         loop {
             // BEFORE anything is looked at: whoever rings after this is heard.
             sys::silence(self.finished.as_fd());
-            match self.settle_the_dead(deadline) {
+            let alone_at_it = match self.settle_the_dead(deadline) {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
                 settled => settled.map_err(JoinError::Io)?,
-            }
+            };
             let settled = self.settled();
             let unfinished = self.unfinished(settled);
             let abandoned = settled >> ABANDONED_AT;
@@ -268,13 +445,18 @@ impl Tasks {
             // Looked at again, now that the watching has begun.
             if self.unfinished(self.settled()) == 0
                 || self.settled() >> ABANDONED_AT != 0
-                || self.has_dead_hand().map_err(JoinError::Io)?
+                || alone_at_it && self.has_dead_hand().map_err(JoinError::Io)?
             {
                 continue;
             }
             let mut fds = vec![self.finished.as_fd()];
-            fds.extend(watched.iter().map(|pidfd| pidfd.as_fd()));
             let mut until = deadline;
+            if alone_at_it {
+                fds.extend(watched.iter().map(|pidfd| pidfd.as_fd()));
+            } else {
+                // Whoever is at it rings when it is done, unless it dies.
+                until = until.within(FIRST_PAUSE);
+            }
             if !all {
                 until = until.within(UNSEEN);
             }
@@ -312,7 +494,7 @@ impl Tasks {
 
     /// Whether a process died with items in its hand.
     fn has_dead_hand(&self) -> io::Result<bool> {
-        let own = *self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = *self.own_hand();
         for (index, hand) in self.words().hands.iter().enumerate() {
             let counts = hand.0.load(Ordering::SeqCst) as u32 != 0 && own != Some(index);
             if counts && !sys::is_byte_locked(self.file(), byte_of(index))? {
@@ -432,6 +614,72 @@ impl<T> JoinableQueue<T> {
         Self::of(Queue::bounded(capacity)?)
     }
 
+    /// Has the queue put back what went down with a process that had got it and not done it: others get it then.
+    ///
+    /// The same item is put back `times` times at most; then it counts as abandoned, so that one on which every process dies does not kill
+    /// for ever. What is put back comes behind all others, also where the queue is full or closed.
+    ///
+    /// So items come at least once, and not at most once: one whose process dies in the moment in which it was done may come again. Items
+    /// with descriptors in them (pipe ends, queues) cannot be put back, and count as abandoned. Each item is copied once more when it is
+    /// taken, and [`task_done`](Self::task_done) takes the item for done that this process got first without a job; whoever has several
+    /// in hand gets [jobs](Self::get_job). What one process got another cannot report.
+    ///
+    /// Deaths are found out at once by whoever is in [`join`](Self::join), and otherwise within a second by whoever waits in a `get`, which
+    /// looks as often.
+    ///
+    /// # Errors
+    ///
+    /// If `times` is 0 or more than 200, or the queue is in use already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mproc::JoinableQueue;
+    ///
+    /// #[mproc::entry]
+    /// fn work(tasks: JoinableQueue<u32>) {
+    ///     while let Ok(task) = tasks.get_job() {
+    ///         if task.deaths() == 0 && *task == 1 {
+    ///             std::process::abort();               // the other one does it
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> mproc::Result<()> {
+    /// let tasks = JoinableQueue::new()?.put_back(3)?;
+    /// let workers = [work::spawn(tasks.clone())?, work::spawn(tasks.clone())?];
+    /// for task in 0..3 {
+    ///     tasks.put(task)?;
+    /// }
+    /// tasks.join()?;                                   // all three have been worked on
+    /// tasks.close();
+    /// # for worker in workers {
+    /// #     worker.wait()?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "redeliver")]
+    #[doc(alias = "acks_late")]
+    pub fn put_back(self, times: u32) -> Result<Self> {
+        let refuse = |why: &str| Err(Error::new(ErrorKind::Io, why));
+        if !(1..=u32::from(MOST_PUT_BACK)).contains(&times) {
+            return refuse("an item can be put back 1 to 200 times");
+        }
+        let is_new = self.is_alone()
+            && self.is_empty()
+            && self.tasks.in_hands(self.tasks.settled()) == 0
+            && self.tasks.own_hand().is_none()
+            && !self.queue.core.was_sent();
+        if !is_new {
+            return refuse(
+                "a queue that puts items back has to do so from its beginning; call `put_back` where it is made",
+            );
+        }
+        self.tasks.words().put_back.store(times, Ordering::SeqCst);
+        Ok(self)
+    }
+
     fn of(queue: Queue<T>) -> Result<Self> {
         let finished =
             sys::doorbell().map_err(|error| Error::io("a queue could not be made", error))?;
@@ -442,6 +690,8 @@ impl<T> JoinableQueue<T> {
         let tasks = Tasks {
             core: Arc::clone(&queue.core),
             hand: Mutex::new(None),
+            drawer: Mutex::new(None),
+            executor: Mutex::new(()),
             finished,
         };
         Self {
@@ -510,7 +760,7 @@ impl<T> JoinableQueue<T> {
     ///
     /// [`NotTaken`](ErrorKind::NotTaken): all items that were got are done already.
     pub fn task_done(&self) -> Result<()> {
-        if self.tasks.done() {
+        if self.tasks.done(None) {
             Ok(())
         } else {
             Err(Error::new(
@@ -584,18 +834,86 @@ impl<T: Serialize> JoinableQueue<T> {
 }
 
 impl<T: DeserializeOwned> JoinableQueue<T> {
-    fn get_within(&self, patience: Patience) -> Result<T, RecvError> {
-        let hand = self
-            .tasks
-            .hand(patience)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::TimedOut => Trouble::TimedOut.receiving(patience),
-                _ => RecvError::Io(error),
-            })?;
-        let hand = &self.tasks.words().hands[hand].0;
-        self.queue.get_with(self.is_alone(), patience, || {
-            hand.fetch_add(1, Ordering::SeqCst);
-        })
+    /// Gets an item, and its number.
+    fn get_within(
+        &self,
+        patience: Patience,
+        is_job: bool,
+        number: &Cell<Option<Taken>>,
+    ) -> Result<T, RecvError> {
+        let tasks = &self.tasks;
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => Trouble::TimedOut.receiving(patience),
+            _ => RecvError::Io(error),
+        };
+        let hand = tasks.hand(patience).map_err(failed)?;
+        let before = |taking: &Taking<'_>| {
+            tasks.hold(hand, taking, is_job)?;
+            number.set(Some(Taken {
+                number: taking.number,
+                times: taking.put_back,
+            }));
+            Ok(())
+        };
+        if !tasks.puts_back() {
+            return self.queue.get_with(self.is_alone(), patience, before);
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let slice = match patience {
+                Patience::None => Patience::None,
+                Patience::Until(deadline) => Patience::Until(deadline.within(pause)),
+            };
+            pause = (2 * pause).min(LONGEST_PAUSE);
+            let error = match self.queue.get_with(self.is_alone(), slice, before) {
+                Err(
+                    error @ (RecvError::Empty
+                    | RecvError::Timeout
+                    | RecvError::Closed
+                    | RecvError::Disconnected),
+                ) => error,
+                got => return got,
+            };
+            // Nobody tells who sleeps that somebody died who had taken something.
+            if tasks.has_dead_hand().map_err(RecvError::Io)? {
+                tasks
+                    .settle_the_dead(Deadline::after(SHORT))
+                    .map_err(failed)?;
+                if !self.queue.is_empty() {
+                    continue;
+                }
+            }
+            let in_time = match patience {
+                Patience::None => false,
+                Patience::Until(deadline) => deadline.remaining() != Some(Duration::ZERO),
+            };
+            if !(in_time && matches!(error, RecvError::Timeout)) {
+                return Err(error);
+            }
+        }
+    }
+
+    fn get_item(&self, patience: Patience) -> Result<T, RecvError> {
+        self.get_within(patience, false, &Cell::new(None))
+    }
+
+    fn get_job_within(&self, patience: Patience) -> Result<Job<T>, RecvError> {
+        let taken = Cell::new(None);
+        let item = self.get_within(patience, true, &taken);
+        match (item, taken.get()) {
+            (Ok(item), Some(taken)) => Ok(Job {
+                item: Some(item),
+                taken,
+                queue: self.clone(),
+            }),
+            (Ok(_), None) => unreachable!("what was got was taken"),
+            (Err(error), taken) => {
+                if let Some(taken) = taken {
+                    self.tasks.done(Some(taken.number));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// See [`Queue::get`]. The item is to be reported with [`task_done`](Self::task_done), also one that could not be decoded.
@@ -604,7 +922,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As there, and if too many processes take items.
     pub fn get(&self) -> Result<T, RecvError> {
-        self.get_within(Patience::FOREVER)
+        self.get_item(Patience::FOREVER)
     }
 
     /// See [`Queue::try_get`].
@@ -614,7 +932,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// As there.
     #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> Result<T, RecvError> {
-        self.get_within(Patience::None)
+        self.get_item(Patience::None)
     }
 
     /// See [`Queue::get_timeout`].
@@ -623,7 +941,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As there.
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, RecvError> {
-        self.get_within(Patience::of(timeout))
+        self.get_item(Patience::of(timeout))
     }
 
     /// Gets the next item as a job, which is done when it is dropped. One that could not be decoded is done, too.
@@ -632,7 +950,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As [`get`](Self::get).
     pub fn get_job(&self) -> Result<Job<T>, RecvError> {
-        self.job(self.get())
+        self.get_job_within(Patience::FOREVER)
     }
 
     /// Gets the next item as a job if there is one.
@@ -641,7 +959,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As [`try_get`](Self::try_get).
     pub fn try_get_job(&self) -> Result<Job<T>, RecvError> {
-        self.job(self.try_get())
+        self.get_job_within(Patience::None)
     }
 
     /// Gets the next item as a job if there is one in time.
@@ -650,22 +968,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As [`get_timeout`](Self::get_timeout).
     pub fn get_job_timeout(&self, timeout: Duration) -> Result<Job<T>, RecvError> {
-        self.job(self.get_timeout(timeout))
-    }
-
-    fn job(&self, item: Result<T, RecvError>) -> Result<Job<T>, RecvError> {
-        match item {
-            Ok(item) => Ok(Job {
-                item: Some(item),
-                queue: self.clone(),
-            }),
-            Err(error) => {
-                if matches!(error, RecvError::Decode(_) | RecvError::Broken(_)) {
-                    self.tasks.done();
-                }
-                Err(error)
-            }
-        }
+        self.get_job_within(Patience::of(timeout))
     }
 
     /// What is got, one item after the other, until the queue is closed and empty, or nobody else is left. Each is to be
@@ -725,10 +1028,23 @@ impl<T: DeserializeOwned> Iterator for Jobs<'_, T> {
 pub struct Job<T> {
     /// `None` once it was taken out.
     item: Option<T>,
+    taken: Taken,
     queue: JoinableQueue<T>,
 }
 
+/// Which item was taken.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    number: u32,
+    times: u8,
+}
+
 impl<T> Job<T> {
+    /// How often a process died that had got this item: 0, unless the queue [puts back](JoinableQueue::put_back).
+    pub fn deaths(&self) -> u32 {
+        u32::from(self.taken.times)
+    }
+
     /// The item, which counts as done from here on.
     pub fn into_inner(mut self) -> T {
         self.item.take().expect("taken out only here")
@@ -753,7 +1069,7 @@ impl<T> Drop for Job<T> {
     fn drop(&mut self) {
         // What dropping the item does belongs to the work.
         drop(self.item.take());
-        self.queue.tasks.done();
+        self.queue.tasks.done(Some(self.taken.number));
     }
 }
 
@@ -814,5 +1130,106 @@ impl<'de, T> Deserialize<'de> for JoinableQueue<T> {
             travelling.queue,
             travelling.finished.into_shared(),
         ))
+    }
+}
+
+#[cfg(all(test, not(mproc_model)))]
+mod tests {
+    use super::*;
+    use crate::wire::{decode_parts, encode_parts};
+
+    /// The queue as another process would have it: with open files, and so locks, of its own.
+    fn elsewhere(queue: &JoinableQueue<u64>) -> JoinableQueue<u64> {
+        let mut bytes = Vec::new();
+        let attached = encode_parts(queue, &mut bytes).expect("it travels");
+        let mut handles = attached.handles().to_vec();
+        attached.commit();
+        decode_parts(&bytes, &mut handles).expect("it arrives")
+    }
+
+    /// Dies when the next item is in its drawer and its hand, and still in the queue.
+    fn die_over_the_next(queue: &JoinableQueue<u64>) {
+        let victim = elsewhere(queue);
+        let hand = victim.tasks.hand(Patience::FOREVER).expect("a free one");
+        let number = victim.queue.core.words().lane().head().count();
+        let mut payload = Vec::new();
+        encode_parts(&7_u64, &mut payload)
+            .expect("a number")
+            .commit();
+        let taking = Taking {
+            number,
+            put_back: 0,
+            payload: Some(&payload),
+        };
+        victim
+            .tasks
+            .hold(hand, &taking, true)
+            .expect("there is memory");
+        assert!(!queue.tasks.has_dead_hand().expect("can be asked"));
+        drop(victim);
+        assert!(queue.tasks.has_dead_hand().expect("can be asked"));
+    }
+
+    /// Whoever died over an item had not taken it, whether that is found out before another takes it or after.
+    #[test]
+    fn what_is_in_the_queue_is_not_put_back() {
+        for found_out_before in [true, false] {
+            for deaths in 1..4 {
+                let queue = JoinableQueue::new().and_then(|queue| queue.put_back(5));
+                let queue = queue.expect("a queue");
+                // Whoever takes its first item looks for the dead.
+                queue.put(6).expect("there is room");
+                drop(queue.get_job().expect("an item"));
+                for number in [7, 8] {
+                    queue.put(number).expect("there is room");
+                }
+                (0..deaths).for_each(|_| die_over_the_next(&queue));
+                if found_out_before {
+                    let settled = queue.tasks.settle_the_dead(Deadline::NEVER);
+                    assert!(settled.expect("nothing fails"));
+                }
+                let job = queue.get_job().expect("an item");
+                assert_eq!((*job, job.deaths()), (7, 0));
+                assert!(!queue.join_timeout(Duration::ZERO).expect("nothing is lost"));
+                drop(job);
+                assert_eq!(*queue.get_job().expect("an item"), 8);
+                queue.join().expect("all is done");
+                assert_eq!((queue.len(), queue.unfinished()), (0, 0));
+                assert!(queue.try_get().is_err());
+            }
+        }
+    }
+
+    /// One who dies while it puts back leaves an item to come twice, and none to be missed.
+    #[test]
+    fn putting_back_may_be_interrupted() {
+        let queue = JoinableQueue::new().and_then(|queue| queue.put_back(5));
+        let queue = queue.expect("a queue");
+        (0..4).for_each(|number| queue.put(number).expect("there is room"));
+        let victim = elsewhere(&queue);
+        (0..4).for_each(|_| std::mem::forget(victim.get_job().expect("an item")));
+        let hand = victim.tasks.hand(Patience::FOREVER).expect("its own");
+        // Jobs hold their queue; as a dead process, it is gone all the same.
+        sys::unlock_byte(victim.tasks.file(), byte_of(hand));
+        let file = queue.tasks.core.memory().file();
+        let mut estate = Estate::find(file, hand, None).expect("a drawer");
+        // The first is put back; the second is put, and its death comes before it is passed.
+        for pass in [true, false] {
+            let left = estate.next().expect("in order").expect("an item");
+            queue
+                .tasks
+                .core
+                .put_back(&left.payload, left.times + 1)
+                .expect("there is memory");
+            if pass {
+                estate.pass(left, true);
+            }
+        }
+        drop(estate);
+        assert!(!queue.join_timeout(Duration::ZERO).expect("nothing is lost"));
+        let numbers: Vec<_> = (0..5).map(|_| *queue.get_job().expect("an item")).collect();
+        assert_eq!(numbers, [0, 1, 1, 2, 3]);
+        queue.join().expect("all is done");
+        assert!(queue.try_get().is_err());
     }
 }

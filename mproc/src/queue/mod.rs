@@ -1,6 +1,7 @@
 //! Queues: any number of processes and threads put, any number of them get, and each item goes to one.
 
 mod core;
+mod drawer;
 #[cfg(all(test, not(mproc_model)))]
 mod fuzz;
 mod joinable;
@@ -9,6 +10,7 @@ mod scratch;
 mod words;
 
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use self::core::{Core, NotPut, NotTaken};
+use self::core::{Core, NotPut, NotTaken, Taking};
 use self::scratch::Scratch;
 use crate::Fd;
 use crate::channel_error::{EncodeError, Patience, RecvError, SendError};
@@ -278,14 +280,14 @@ impl<T: DeserializeOwned> Queue<T> {
 
     #[inline]
     fn get_within(&self, patience: Patience) -> Result<T, RecvError> {
-        self.get_with(self.is_alone(1), patience, || {})
+        self.get_with(self.is_alone(1), patience, |_| Ok(()))
     }
 
     fn get_with(
         &self,
         alone: bool,
         patience: Patience,
-        before: impl FnMut(),
+        before: impl FnMut(&Taking<'_>) -> io::Result<()>,
     ) -> Result<T, RecvError> {
         let mut bytes = Scratch::lend();
         let mut handles = Handles::new();

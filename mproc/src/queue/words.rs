@@ -65,6 +65,14 @@ pub(crate) struct TaskWords {
     pub(crate) joiners: AtomicU32,
     /// How many items were done, modulo 2³⁰ as the lane counts, and, above, how many went down with who had taken them.
     pub(crate) settled: AtomicU64,
+    /// In a queue that puts back: the hand that took an item last, plus one, in the upper half, and that item's number. Written in the
+    /// consumers' turn, before the item is kept and gone.
+    pub(crate) taking: AtomicU64,
+    /// How many items were put back and have yet to be counted as done where they were taken. Changed by the executor only.
+    pub(crate) credit: AtomicU32,
+    /// How often an item is put back at most that went down with who had taken it; 0: such items are counted. Set before anybody
+    /// else has the queue.
+    pub(crate) put_back: AtomicU32,
     /// Who has taken how many.
     pub(crate) hands: [Hand; HANDS],
 }
@@ -94,5 +102,8 @@ pub(crate) const GROWTH: Growth = Growth {
     unbounded: true,
 };
 
-/// The only kind of frame.
+/// The kind of a frame: this, and how often the item was put back.
 pub(crate) const ITEM: u8 = 1;
+
+/// As often as an item can be put back.
+pub(crate) const MOST_PUT_BACK: u8 = 200;

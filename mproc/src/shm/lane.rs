@@ -100,7 +100,7 @@ const COUNT_BITS: u32 = 30;
 const PLACE_BITS: u32 = 64 - COUNT_BITS;
 
 /// 128 GiB: as far as places reach.
-const SPAN: u64 = 8 << PLACE_BITS;
+pub(crate) const SPAN: u64 = 8 << PLACE_BITS;
 
 /// A place in the file and a number of frames, as `tail` and `head` hold them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -363,6 +363,13 @@ pub(crate) struct Room {
     tail: Mark,
     to: ptr::NonNull<u8>,
     length: u64,
+}
+
+impl Room {
+    /// Where the frame's payload will be, in bytes from the beginning of the memory.
+    pub(crate) fn position(&self) -> u64 {
+        self.tail.position() + HEADER
+    }
 }
 
 impl Writer {
@@ -679,7 +686,7 @@ fn next_segment<Words: HasLane>(
     let lane = memory.words().lane();
     let released = lane.reader.0.released.load(Ordering::Acquire);
     let released = u32::try_from(released).unwrap_or(u32::MAX);
-    let last = (SPAN.min(crate::sys::largest_file()) / PAGE as u64) as u32;
+    let last = (memory.longest() / PAGE as u64) as u32;
     let behind = segment.first.saturating_add(segment.pages);
     let fits = |first: u32, end: u32| first.checked_add(pages).is_some_and(|last| last <= end);
     // By invariant 3: what is free lies behind us to the file's last page and from its second to `released`, or between both.
@@ -730,6 +737,12 @@ impl Frame {
     #[inline]
     pub(crate) fn length(&self) -> usize {
         self.header.length as usize
+    }
+
+    /// How many were taken before it, modulo 2³⁰.
+    #[inline]
+    pub(crate) fn count(&self) -> u32 {
+        self.head.count()
     }
 }
 

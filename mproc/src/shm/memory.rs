@@ -46,9 +46,11 @@ impl Segment {
     }
 }
 
-/// The file, with its first page mapped as a `Words`.
+/// The file, or a part of it, with its first page mapped as a `Words`.
 pub(crate) struct Memory<Words> {
     file: Arc<OwnedFd>,
+    /// Where the part begins. Everything else is counted from there.
+    base: u64,
     #[cfg(not(mproc_model))]
     first: SharedMapping,
     #[cfg(not(mproc_model))]
@@ -78,7 +80,43 @@ impl<Words: PageOfWords> Memory<Words> {
     /// A new file: a page of zeroes and, behind it, `segment`, with memory behind all of it.
     pub(crate) fn create(segment: Segment) -> io::Result<Self> {
         let file = sys::shared_file(segment.end())?;
-        Self::map(Arc::new(file))
+        Self::map(Arc::new(file), 0)
+    }
+
+    /// A part of a file that is there already: a page of zeroes and, behind it, `segment`. Parts are [`SPAN`](super::lane::SPAN) apart, with
+    /// nothing in between but a hole. Whatever was there is gone.
+    pub(crate) fn create_at(file: Arc<OwnedFd>, base: u64, segment: Segment) -> io::Result<Self> {
+        if base + segment.end() > sys::largest_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!(
+                    "the limit of file sizes (RLIMIT_FSIZE) is below the {} GiB that this needs in addresses, not in memory",
+                    (base + segment.end()).div_ceil(1 << 30)
+                ),
+            ));
+        }
+        sys::punch(file.as_fd(), base, super::lane::SPAN)?;
+        sys::allocate(file.as_fd(), base, segment.end())?;
+        Self::map(file, base)
+    }
+
+    /// A part that another process made.
+    pub(crate) fn open_at(file: Arc<OwnedFd>, base: u64) -> io::Result<Self> {
+        if sys::size(file.as_fd())? < base + PAGE as u64 {
+            return Err(invalid("a part of shared memory that does not exist"));
+        }
+        Self::map(file, base)
+    }
+
+    /// Gives the memory of the whole part back. What is mapped of it reads as zeroes.
+    pub(crate) fn give_back(&self) {
+        // OK to ignore: it goes with the file at the latest.
+        let _ = sys::punch(self.fd(), self.base, super::lane::SPAN);
+    }
+
+    /// Stores a word at this position, where it may not be mapped.
+    pub(crate) fn store(&self, position: u64, word: u64) -> io::Result<()> {
+        sys::write_at(self.fd(), self.base + position, &word.to_ne_bytes())
     }
 
     /// A file that another process made.
@@ -87,15 +125,16 @@ impl<Words: PageOfWords> Memory<Words> {
         if size < PAGE as u64 {
             return Err(invalid("shared memory that is too short"));
         }
-        Self::map(file)
+        Self::map(file, 0)
     }
 
     #[cfg(not(mproc_model))]
-    fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
+    fn map(file: Arc<OwnedFd>, base: u64) -> io::Result<Self> {
         const { assert!(size_of::<Words>() <= PAGE && align_of::<Words>() <= PAGE) };
-        let first = SharedMapping::new(file.as_fd(), 0, PAGE, true, true)?;
+        let first = SharedMapping::new(file.as_fd(), base, PAGE, true, true)?;
         Ok(Self {
             file,
+            base,
             first,
             words: std::marker::PhantomData,
         })
@@ -113,9 +152,10 @@ impl<Words: PageOfWords> Memory<Words> {
     }
 
     #[cfg(mproc_model)]
-    fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
+    fn map(file: Arc<OwnedFd>, base: u64) -> io::Result<Self> {
         Ok(Self {
             file,
+            base,
             words: Arc::default(),
         })
     }
@@ -125,6 +165,7 @@ impl<Words: PageOfWords> Memory<Words> {
     pub(crate) fn elsewhere(&self) -> Self {
         Self {
             file: Arc::clone(&self.file),
+            base: self.base,
             words: Arc::clone(&self.words),
         }
     }
@@ -144,31 +185,48 @@ impl<Words: PageOfWords> Memory<Words> {
 
     /// Puts memory behind a segment of our own choice.
     pub(crate) fn allocate(&self, segment: Segment) -> io::Result<()> {
-        sys::allocate(self.fd(), segment.start(), segment.length())
+        sys::allocate(self.fd(), self.base + segment.start(), segment.length())
     }
 
     /// Gives the memory from page `from` to page `to` back.
     pub(crate) fn release(&self, from: u32, to: u32) {
         let length = u64::from(to.saturating_sub(from)) * PAGE as u64;
         // OK to ignore: what could not be given back is used again or goes with the file.
-        let _ = sys::punch(self.fd(), u64::from(from) * PAGE as u64, length);
+        let _ = sys::punch(self.fd(), self.base + u64::from(from) * PAGE as u64, length);
     }
 
-    /// The file's length in pages.
+    /// The length in pages.
     pub(crate) fn pages(&self) -> u32 {
         let size = sys::size(self.fd()).unwrap_or(0);
+        // Other parts may lie behind this one.
+        let size = size.saturating_sub(self.base).min(super::lane::SPAN);
         u32::try_from(size / PAGE as u64).unwrap_or(u32::MAX)
+    }
+
+    /// As long as it may become.
+    pub(crate) fn longest(&self) -> u64 {
+        let largest = sys::largest_file().saturating_sub(self.base);
+        largest.min(super::lane::SPAN)
     }
 
     /// Maps a segment that somebody else may have named.
     pub(crate) fn view(&self, segment: Segment, writable: bool) -> io::Result<View> {
-        if segment.first == 0 || segment.pages == 0 || segment.end() > sys::size(self.fd())? {
+        if segment.first == 0
+            || segment.pages == 0
+            || self.base + segment.end() > sys::size(self.fd())?
+        {
             return Err(invalid("a segment of shared memory that does not exist"));
         }
         let length = usize::try_from(segment.length()).map_err(|_| invalid("too much memory"))?;
         // A short one is mapped whole, which costs less than a fault for each page.
         let present = segment.pages <= 1024;
-        let mapping = SharedMapping::new(self.fd(), segment.start(), length, writable, present)?;
+        let mapping = SharedMapping::new(
+            self.fd(),
+            self.base + segment.start(),
+            length,
+            writable,
+            present,
+        )?;
         Ok(View { segment, mapping })
     }
 

@@ -33,7 +33,7 @@ pub(crate) use process::{
 };
 pub(crate) use shared::{
     PAGE, SharedMapping, allocate, allocated, is_byte_locked, largest_file, lock_byte, populate,
-    punch, reopen, shared_file, shared_file_size, size, unlock_byte,
+    punch, reopen, shared_file, shared_file_size, size, unlock_byte, write_at,
 };
 #[cfg(feature = "test")]
 pub(crate) use signal::ignore_sigpipe;

@@ -87,6 +87,18 @@ pub(crate) fn allocate(fd: BorrowedFd<'_>, offset: u64, length: u64) -> io::Resu
     Ok(())
 }
 
+/// Writes a few bytes that lie inside the file.
+pub(crate) fn write_at(fd: BorrowedFd<'_>, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    loop {
+        match nix::sys::uio::pwrite(fd, bytes, offset as i64) {
+            Ok(written) if written == bytes.len() => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Gives the memory behind a part of the file back. It reads as zeroes from then on.
 pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
     if length == 0 {
