@@ -301,7 +301,8 @@ impl Tasks {
             }
         }
         if dead.is_empty() {
-            return Ok(());
+            // What was not seen as dropped the last time, because somebody alive was between its two steps, is now.
+            return self.settle(deadline, |_| Ok(true), 0);
         }
         // Nobody is about to take anything while this is looked at.
         let (head, taking) = self.core.in_consumers_turn(deadline, || {
@@ -376,6 +377,7 @@ impl Tasks {
             let _ = words
                 .settled
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |settled| {
+                    used = 0; // It may be tried again, and then be for nothing.
                     let taken = self.in_hands(settled);
                     // A count that wraps is that of somebody who is between its two steps: more in hands than taken.
                     let dropped = match taken.checked_sub(living) {
