@@ -497,6 +497,8 @@ impl Inlet {
     /// Waits until there may be a frame.
     #[cold]
     fn wait(&mut self, patience: Patience) -> Result<(), Trouble> {
+        // What was taken without asking whether anybody waits for room has become visible to whoever does, or is offered now.
+        self.offer_room();
         let words = self.memory.words();
         let lane = words.lane();
         let closed = || words.writer.0.closed.load(Ordering::SeqCst) != 0;
@@ -570,7 +572,7 @@ impl Inlet {
     fn taken(&self) {
         // Nobody waits for what little this makes room for, so whether anybody does need not be asked: a writer that waits wants half
         // of the largest ring, and there is more than half in it. Of that, no more is taken than was found, and then it is
-        // looked at again.
+        // looked at again. A writer that does not see yet what was taken is asked for before this end waits itself.
         const { assert!(LITTLE <= GROWTH.largest as u64 * sys::PAGE as u64 / 4) };
         if !self.reader.found_little() {
             self.offer_room();
@@ -592,8 +594,7 @@ impl Inlet {
     fn give_room(&self, wants: &AtomicU64, wanted: u64) {
         let words = self.memory.words();
         if wanted != 0 && words.lane().free() >= wanted && wants.swap(0, Ordering::SeqCst) != 0 {
-            // OK to ignore: a line that is full of rings rings, and one that hangs up is found out by the next wait.
-            let _ = sys::send_packet(self.line.as_fd(), &[&[0]], &[], false);
+            sys::ring_line(self.line.as_fd());
         }
     }
 
@@ -700,7 +701,7 @@ impl Inlet {
         let words = self.memory.words();
         words.reader.0.closed.store(1, Ordering::SeqCst);
         if words.writer.0.wants_room.swap(0, Ordering::SeqCst) != 0 {
-            let _ = sys::send_packet(self.line.as_fd(), &[&[0]], &[], false);
+            sys::ring_line(self.line.as_fd());
         }
     }
 }

@@ -8,6 +8,8 @@ mod connection;
 #[cfg(all(test, not(mproc_model)))]
 mod fuzz;
 mod inlet;
+#[cfg(all(test, mproc_model))]
+mod model;
 mod outlet;
 mod receiver;
 mod sender;

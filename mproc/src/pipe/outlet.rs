@@ -241,7 +241,7 @@ impl Mouth {
                 self.spin.slept(looked);
             }
             match heard {
-                Heard::Bell | Heard::Signal => self.empty_line(),
+                Heard::Bell | Heard::Signal => sys::empty_line(self.line.as_fd()),
                 Heard::HungUp => return Err(Trouble::Disconnected),
                 Heard::TimedOut => {
                     self.says().wants_room.store(0, Ordering::SeqCst);
@@ -249,18 +249,6 @@ impl Mouth {
                     return room.ok_or(Trouble::TimedOut);
                 }
             }
-        }
-    }
-
-    /// Takes the reader's rings out of the line.
-    fn empty_line(&self) {
-        let mut packet = [0; 8];
-        let mut strays = Vec::new();
-        // A reader sends nothing but rings; whatever else comes is closed.
-        while let Ok(sys::Received::Packet { .. }) =
-            sys::receive_packet(self.line.as_fd(), &mut packet, &mut strays, false)
-        {
-            strays.clear();
         }
     }
 

@@ -51,14 +51,16 @@ impl HasLane for PipeWords {
 
 /// 16 KiB at first, which is what a pipe costs that carries little; two megabytes when it is in use: a message of one goes in while the one before it
 /// goes out (bench `channels`; with one megabyte it is a fifth slower, with four the cache is left).
+///
+/// In a model, a page, which is soon full.
 pub(super) const GROWTH: Growth = Growth {
-    first: 4,
-    largest: 512,
+    first: if cfg!(mproc_model) { 1 } else { 4 },
+    largest: if cfg!(mproc_model) { 1 } else { 512 },
     unbounded: false,
 };
 
 /// 256 KiB: longer messages go through the ring in parts of this size, so that both ends work at once.
-pub(super) const PART: usize = 256 * 1024;
+pub(super) const PART: usize = if cfg!(mproc_model) { 1024 } else { 256 * 1024 };
 
 /// What the frames of a pipe are.
 pub(super) mod kind {

@@ -749,8 +749,8 @@ impl Frame {
 /// As many jumps as are followed in a row. A writer that gives up after each makes a few; a ring of nothing else is broken.
 const MOST_JUMPS: u32 = 64;
 
-/// 64 KiB.
-pub(crate) const LITTLE: u64 = 64 * 1024;
+/// 64 KiB; a quarter of what there is, in a model.
+pub(crate) const LITTLE: u64 = if cfg!(mproc_model) { 1024 } else { 64 * 1024 };
 
 /// 1 MiB: what claims to be longer has to have memory behind it.
 const BELIEVED: u64 = 1024 * 1024;

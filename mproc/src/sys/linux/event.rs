@@ -12,6 +12,7 @@ use nix::sys::time::TimeSpec;
 
 use super::descriptor::above_stdio;
 use super::poll::Deadline;
+use super::socket::{Received, receive_packet, send_packet};
 
 /// A new doorbell, silent.
 pub(crate) fn doorbell() -> io::Result<OwnedFd> {
@@ -124,6 +125,20 @@ pub(crate) fn listen(bell: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Hea
 /// Waits until something is to be read from the line, or it hangs up.
 pub(crate) fn wait_line(line: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Heard> {
     wait_for(line, PollFlags::POLLIN, deadline)
+}
+
+/// Rings at the other end of a line. Never waits: a line that is full of rings rings, and one that hangs up is found out by the next wait.
+pub(crate) fn ring_line(line: BorrowedFd<'_>) {
+    let _ = send_packet(line, &[&[0]], &[], false);
+}
+
+/// Takes the rings out of a line. Whatever else came is closed.
+pub(crate) fn empty_line(line: BorrowedFd<'_>) {
+    let mut packet = [0; 8];
+    let mut strays = Vec::new();
+    while let Ok(Received::Packet { .. }) = receive_packet(line, &mut packet, &mut strays, false) {
+        strays.clear();
+    }
 }
 
 /// Whether nobody is left at the other end.

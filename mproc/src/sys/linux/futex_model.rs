@@ -51,6 +51,8 @@ struct Process {
     /// After how many steps it dies.
     steps: Option<usize>,
     died: bool,
+    /// Dead, or at its end.
+    gone: bool,
 }
 
 #[derive(Default)]
@@ -79,7 +81,7 @@ fn kernel<T>(act: impl FnOnce(&mut Kernel) -> T) -> T {
 }
 
 /// Does something that no other process sees half done.
-fn alone<T>(act: impl FnOnce() -> T) -> T {
+pub(super) fn alone<T>(act: impl FnOnce() -> T) -> T {
     let lock = LOCK.with_borrow(|lock| Arc::clone(lock.as_ref().expect("a model runs")));
     let _guard = lock.lock().expect("nothing panics under it");
     act()
@@ -145,7 +147,16 @@ fn live(index: usize, act: Box<dyn FnOnce() + Send>) {
             None => resume_unwind(stop),
         }
     }
+    alone(|| {
+        kernel(|kernel| kernel.processes[index].gone = true);
+        super::event::hang_up(index);
+    });
     rests(index);
+}
+
+/// Whether a process is dead, or at its end.
+pub(super) fn is_gone(process: usize) -> bool {
+    kernel(|kernel| kernel.processes[process].gone)
 }
 
 impl Process {
@@ -249,7 +260,7 @@ fn look_after(index: usize) {
     });
 }
 
-fn wake_asleep(address: usize, count: u32) -> usize {
+pub(super) fn wake_asleep(address: usize, count: u32) -> usize {
     kernel(|kernel| {
         let mut woken = 0;
         for process in &mut kernel.processes {
@@ -277,29 +288,41 @@ pub(crate) fn wake(word: Word<'_>, count: u32) -> usize {
 
 /// As in `futex.rs`.
 pub(crate) fn wait_any(words: &[(Word<'_>, u32)], deadline: Deadline) -> io::Result<Woken> {
-    let own = own().expect("only processes of a model sleep");
     let remaining = deadline.remaining();
     if remaining == Some(Duration::ZERO) {
         return Ok(Woken::TimedOut);
     }
-    let asleep = alone(|| {
-        if words
+    let is_as_expected = || {
+        words
             .iter()
-            .any(|(word, expected)| word.value() != *expected)
-        {
+            .all(|(word, expected)| word.value() == *expected)
+    };
+    let addresses = words.iter().map(|(word, _)| word.address()).collect();
+    Ok(sleep(is_as_expected, addresses, remaining.is_some()))
+}
+
+/// Sleeps until it is woken at one of these addresses, unless there is something other than expected.
+pub(super) fn sleep(
+    is_as_expected: impl FnOnce() -> bool,
+    addresses: Vec<usize>,
+    has_deadline: bool,
+) -> Woken {
+    let own = own().expect("only processes of a model sleep");
+    let asleep = alone(|| {
+        if !is_as_expected() {
             return false;
         }
         kernel(|kernel| {
             let process = &mut kernel.processes[own];
-            process.asleep_on = words.iter().map(|(word, _)| word.address()).collect();
-            process.has_deadline = remaining.is_some();
+            process.asleep_on = addresses;
+            process.has_deadline = has_deadline;
             process.timed_out = false;
         });
         true
     });
     note(|| format!("asleep: {asleep}"));
     if !asleep {
-        return Ok(Woken::Perhaps);
+        return Woken::Perhaps;
     }
     // A signal may kill it asleep.
     alone(|| ());
@@ -310,8 +333,8 @@ pub(crate) fn wait_any(words: &[(Word<'_>, u32)], deadline: Deadline) -> io::Res
             (kernel.ended, (process.sleeps(), process.timed_out))
         });
         match process {
-            (_, true) => return Ok(Woken::TimedOut),
-            (false, false) => return Ok(Woken::Perhaps),
+            (_, true) => return Woken::TimedOut,
+            (false, false) => return Woken::Perhaps,
             (true, false) if ended => resume_unwind(Box::new(Stop::End)),
             (true, false) => {}
         }

@@ -1,6 +1,7 @@
 //! Linux, 5.16 or newer; x86-64 and aarch64, glibc and musl.
 
 mod descriptor;
+#[cfg_attr(mproc_model, path = "event_model.rs")]
 mod event;
 #[cfg_attr(mproc_model, path = "futex_model.rs")]
 mod futex;
@@ -15,9 +16,11 @@ mod socket;
 #[cfg(feature = "test")]
 pub(crate) use descriptor::open_stdio;
 pub(crate) use descriptor::{duplicate, pipe, set_close_on_exec};
+#[cfg(all(test, mproc_model))]
+pub(crate) use event::hangs_up_with;
 pub(crate) use event::{
-    Heard, doorbell, either, has_hung_up, listen, ring, silence, sleigh_bell, strike, unstrike,
-    wait_line, wait_writable,
+    Heard, doorbell, either, empty_line, has_hung_up, listen, ring, ring_line, silence,
+    sleigh_bell, strike, unstrike, wait_line, wait_writable,
 };
 #[cfg(mproc_model)]
 pub(crate) use futex::may_die;
