@@ -1,6 +1,8 @@
 //! Locks and wake-ups between processes. Knows memory and threads, and nothing of what they are used for.
 
 mod bell;
+#[cfg(not(mproc_model))]
+pub(crate) mod lock;
 mod robust;
 mod spin;
 

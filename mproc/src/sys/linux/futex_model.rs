@@ -23,7 +23,7 @@ use crate::shm::atomic::Word;
 
 pub(crate) const WAITERS: u32 = 0x8000_0000;
 pub(crate) const OWNER: u32 = 0x3fff_ffff;
-const OWNER_DIED: u32 = 0x4000_0000;
+pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
 
 /// As in `futex.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,8 @@ mod event;
 mod futex;
 mod launch;
 mod memory;
+#[cfg(not(mproc_model))]
+mod perch;
 mod poll;
 mod process;
 mod shared;
@@ -19,13 +21,17 @@ pub(crate) use event::{
     Heard, doorbell, either, has_hung_up, listen, ring, silence, sleigh_bell, strike, unstrike,
     wait_line, wait_writable,
 };
+#[cfg(not(mproc_model))]
+pub(crate) use futex::MOST_WORDS;
 #[cfg(mproc_model)]
 pub(crate) use futex::may_die;
-pub(crate) use futex::{OWNER, RobustThread, WAITERS, Woken, wait_any, wake};
+pub(crate) use futex::{OWNER, OWNER_DIED, RobustThread, WAITERS, Woken, wait_any, wake};
 #[cfg(all(test, mproc_model))]
 pub(crate) use futex::{Outcome, Part, run, tell};
 pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
+#[cfg(not(mproc_model))]
+pub(crate) use perch::{Perch, TAIL, TooMany, is_own_thread};
 pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_many, wait_readable};
 pub(crate) use process::{
     ForeignReap, RawStatus, at_exit, core, effective_user, ended_child, open_process, process_id,
