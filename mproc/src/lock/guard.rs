@@ -85,3 +85,10 @@ pub(crate) fn show_rlock(core: &LockCore, f: &mut fmt::Formatter<'_>) -> fmt::Re
         _ => write!(f, "<RLock({owner}, nonzero)>"),
     }
 }
+
+pub(crate) fn show_lock(core: &LockCore, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if core.is_recursive() {
+        return show_rlock(core, f);
+    }
+    write!(f, "<Lock(owner={})>", owner_in_words(core))
+}

@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::acquire_error::AcquireError;
-use super::guard::{Held, owner_in_words};
+use super::guard::{Held, show_lock};
 use crate::Fd;
 use crate::error::{Error, Result};
 use crate::sync::lock::{LockCore, Patience};
@@ -145,7 +145,7 @@ impl Lock {
 /// Shows the owner as Python does: `<Lock(owner=MainProcess)>`, `None`, `MainProcess|thread`, `SomeOtherThread`, `SomeOtherProcess`.
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<Lock(owner={})>", owner_in_words(&self.core))
+        show_lock(&self.core, f)
     }
 }
 

@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::acquire_error::AcquireError;
-use super::guard::{Held, show_rlock};
+use super::guard::{Held, show_lock};
 use crate::Fd;
 use crate::error::{Error, Result};
 use crate::sync::lock::{LockCore, Patience};
@@ -134,7 +134,7 @@ impl RLock {
 /// Shows the owner as Python does: `<RLock(MainProcess, 2)>`, `(None, 0)`, `(SomeOtherProcess, nonzero)`.
 impl fmt::Debug for RLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show_rlock(&self.core, f)
+        show_lock(&self.core, f)
     }
 }
 

@@ -142,6 +142,16 @@ impl Bell {
 }
 
 impl Bell {
+    /// Wakes everybody. Costs a load if nobody sleeps.
+    #[inline]
+    pub(crate) fn ring_all_if_awaited(&self) {
+        if self.is_awaited() {
+            self.ring_all();
+        }
+    }
+}
+
+impl Bell {
     /// The half of the word on which sleepers sleep.
     #[cfg(not(mproc_model))]
     pub(crate) fn word(&self) -> &std::sync::atomic::AtomicU32 {

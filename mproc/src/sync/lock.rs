@@ -142,6 +142,11 @@ impl LockCore {
         &self.file
     }
 
+    /// Whether both are one lock, perhaps in two mappings.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || sys::is_same_file(self.file.as_fd(), other.file.as_fd())
+    }
+
     #[inline]
     fn words(&self) -> &LockWords {
         // SAFETY:
@@ -166,6 +171,7 @@ impl LockCore {
     }
 
     /// From here on a death leaves it inconsistent until somebody says otherwise.
+    #[allow(dead_code, reason = "values and arrays stand on it")]
     pub(crate) fn set_guards_data(&self) {
         self.words().guards_data.store(1, Ordering::SeqCst);
     }
@@ -313,6 +319,7 @@ impl LockCore {
     }
 
     /// Whether an owner died and nobody has mended the data.
+    #[allow(dead_code, reason = "values and arrays stand on it")]
     pub(crate) fn is_inconsistent(&self) -> bool {
         self.words().inconsistent.load(Ordering::Relaxed) != 0
     }

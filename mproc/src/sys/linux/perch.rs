@@ -40,7 +40,19 @@ pub(crate) const MOST_LINKED: u32 = 2000;
 /// Behind so many bytes of the private page stands `next`; `prev` is before it.
 const NEXT: usize = size_of::<usize>();
 
-/// The last bytes of the page, in which the word is, and in front of which there may be others.
+/// From an entry to its word, in libc's mutexes; compared with what libc has registered.
+const DISTANCE: isize = if cfg!(target_env = "musl") { -28 } else { -32 };
+
+/// Where in its page a word is.
+pub(crate) const fn place_of_word() -> usize {
+    ((PAGE + NEXT) as isize + DISTANCE) as usize
+}
+
+const _: () = assert!(place_of_word().is_multiple_of(4));
+const _: () = assert!(place_of_word() + size_of::<u32>() <= PAGE);
+const _: () = assert!(place_of_word() >= PAGE - TAIL + 40);
+
+/// The last bytes of the page, in which the word is, and in front of it room for 40 bytes.
 pub(crate) const TAIL: usize = 64;
 
 /// A shared page whose last bytes hold a word that can be linked, mapped together with the entry for it.
@@ -63,17 +75,15 @@ impl Perch {
     /// Maps the page of the file at `offset`. The caller has made sure that the file is long enough and cannot shrink.
     pub(crate) fn new(fd: BorrowedFd<'_>, offset: u64) -> io::Result<Self> {
         let distance = RobustThread::current()?.list().futex_offset as isize;
-        let place = (PAGE + NEXT) as isize + distance;
-        let inside = (PAGE - TAIL) as isize..=(PAGE - size_of::<u32>()) as isize;
-        if !inside.contains(&place) || place % 4 != 0 {
+        if distance != DISTANCE {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the robust mutexes of this libc have an unknown shape",
             ));
         }
         let address = map(fd, offset)?;
-        // SAFETY: `place` is inside the first of the two pages, and aligned, as just compared.
-        let word = unsafe { address.add(place as usize).cast() };
+        // SAFETY: inside the first of the two pages, and aligned.
+        let word = unsafe { address.add(place_of_word()).cast() };
         Ok(Self { address, word })
     }
 
