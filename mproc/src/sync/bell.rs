@@ -12,7 +12,7 @@
 //! |----------------------|---------------------------------------------|------------------|------------------------------------------------|
 //! | g, 0                 | nobody sleeps                               | enlist           | –                                              |
 //! | g, n                 | n sleep, are about to, or died              | enlist, delist   | it stays counted until a ring finds nobody     |
-//! | g + 1, n             | stirred: who enlisted before, and is about to sleep, will not | stir | –                                |
+//! | g + 1, n             | stirred: who enlisted before, and is about to sleep, will not | stir, ring all | those asleep still sleep: whoever heals rings |
 //! | g + 1, 0             | a ring found nobody: who enlisted before, and is about to sleep, will not | ring | – |
 //!
 //! # Ordering
@@ -128,15 +128,27 @@ impl Bell {
         }
     }
 
-    /// Wakes everybody.
+    /// Wakes everybody. They stay counted until they run, so that one who dies in here has not made them look awake.
     pub(crate) fn ring_all_with(&self, mut wake: impl FnMut(u32) -> usize) {
+        let next = |state: u64| {
+            let generation = u64::from(generation(state).wrapping_add(1)) << 32;
+            generation | u64::from(state as u32)
+        };
         let moved = self
             .state
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
-                Some(begun_anew(state))
+                Some(next(state))
             });
-        if moved.is_ok_and(|state| enlisted(state) > 0) {
-            wake(u32::MAX);
+        let Ok(state) = moved else { return };
+        if enlisted(state) > 0 && wake(u32::MAX) == 0 {
+            // They have died, or were not asleep yet and now will not be: count anew, if nobody has come since.
+            let state = next(state);
+            let _ = self.state.compare_exchange(
+                state,
+                begun_anew(state),
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
         }
     }
 }
