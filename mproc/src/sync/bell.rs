@@ -128,27 +128,17 @@ impl Bell {
         }
     }
 
-    /// Wakes everybody. They stay counted until they run, so that one who dies in here has not made them look awake.
+    /// Wakes everybody. They stay counted until they run, so that one who dies in here has not made them look awake;
+    /// the dead among them cost a system call each time, until a ring finds nobody.
     pub(crate) fn ring_all_with(&self, mut wake: impl FnMut(u32) -> usize) {
-        let next = |state: u64| {
-            let generation = u64::from(generation(state).wrapping_add(1)) << 32;
-            generation | u64::from(state as u32)
-        };
         let moved = self
             .state
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
-                Some(next(state))
+                let generation = u64::from(generation(state).wrapping_add(1)) << 32;
+                Some(generation | u64::from(state as u32))
             });
-        let Ok(state) = moved else { return };
-        if enlisted(state) > 0 && wake(u32::MAX) == 0 {
-            // They have died, or were not asleep yet and now will not be: count anew, if nobody has come since.
-            let state = next(state);
-            let _ = self.state.compare_exchange(
-                state,
-                begun_anew(state),
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            );
+        if moved.is_ok_and(|state| enlisted(state) > 0) {
+            wake(u32::MAX);
         }
     }
 }

@@ -7,6 +7,8 @@ pub(crate) mod condition;
 pub(crate) mod event;
 #[cfg(not(mproc_model))]
 pub(crate) mod lock;
+#[cfg(all(test, mproc_model))]
+mod model;
 mod robust;
 pub(crate) mod roster;
 pub(crate) mod semaphore;

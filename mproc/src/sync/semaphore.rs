@@ -284,6 +284,14 @@ impl SemaphoreCore {
         Ok(value)
     }
 
+    /// How many are free at the end of a model, when those of the dead were taken back.
+    #[cfg(all(test, mproc_model))]
+    pub(super) fn free_in_model(&self) -> u32 {
+        self.finish();
+        self.take_back();
+        self.words().value.load(Ordering::SeqCst)
+    }
+
     /// Changes both words as if they were one. In a turn.
     fn change(&self, value: u32, seat: Option<(u32, u32)>) {
         let journal = &self.words().journal;

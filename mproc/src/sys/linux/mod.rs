@@ -21,13 +21,13 @@ pub(crate) use event::{
     Heard, doorbell, either, has_hung_up, listen, ring, silence, sleigh_bell, strike, unstrike,
     wait_line, wait_writable,
 };
-#[cfg(not(mproc_model))]
-pub(crate) use futex::MOST_WORDS;
-pub(crate) use futex::{OWNER, OWNER_DIED, RobustThread, WAITERS, Woken, wait_any, wake};
+pub(crate) use futex::{
+    MOST_WORDS, OWNER, OWNER_DIED, RobustThread, WAITERS, Woken, wait_any, wake,
+};
 #[cfg(all(test, mproc_model))]
 pub(crate) use futex::{Outcome, Part, run, tell};
 #[cfg(mproc_model)]
-pub(crate) use futex::{Perch, TooMany, may_die};
+pub(crate) use futex::{Perch, may_die};
 pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
 #[cfg(not(mproc_model))]
