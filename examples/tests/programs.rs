@@ -414,3 +414,85 @@ fn every_program_is_in_the_index() {
         }
     }
 }
+
+#[test]
+fn lock() {
+    let expected = (0..10).map(|number| format!("hello world {number}"));
+    let printed = output_of("lock", &[]);
+    assert_eq!(sorted(&printed.out), expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn lock_held_for_a_while() {
+    let printed = output_of("lock", &["--hold", "--seconds", "0.05"]);
+    let lines: Vec<_> = printed.out.lines().collect();
+    assert_eq!(lines.len(), 6, "{printed:#?}");
+    for pair in lines.chunks(2) {
+        let who = pair[0].strip_suffix(" has the lock").expect("one has it");
+        assert_eq!(pair[1], format!("{who} gives it up"), "{printed:#?}");
+    }
+}
+
+#[test]
+fn event() {
+    let printed = output_of("event", &["--seconds", "0.3"]);
+    let expected = [
+        "main: event is set",
+        "main: waiting before calling Event.set()",
+        "wait_for_event: e.is_set()-> true",
+        "wait_for_event: starting",
+        "wait_for_event_timeout: e.is_set()-> false",
+        "wait_for_event_timeout: starting",
+    ];
+    assert_eq!(sorted(&printed.out), expected);
+    // Both waits end after what ends them.
+    let place = |line| printed.out.find(line).expect("it is there");
+    assert!(place("timeout: e.is_set()-> false") < place("main: event is set"));
+    assert_eq!(
+        printed
+            .out
+            .matches("wait_for_event: e.is_set()-> true")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn limited() {
+    let printed = output_of("limited", &["--seconds", "0.02"]);
+    assert_eq!(printed.out.lines().count(), 20, "{printed:#?}");
+    for name in 'A'..='J' {
+        let starts = printed.out.find(&format!("{name} starts with ["));
+        let ends = printed.out.find(&format!("{name} ends"));
+        assert!(starts.is_some() && starts < ends, "{printed:#?}");
+    }
+    for line in printed.out.lines().filter(|line| line.contains('[')) {
+        assert!(line.matches(", ").count() <= 2, "{line}");
+    }
+}
+
+#[test]
+fn lockstep() {
+    let printed = output_of("lockstep", &[]);
+    let lines: Vec<_> = printed.out.lines().collect();
+    let names = ["Process-1", "Process-2", "Process-3"];
+    for (step, lines) in (1..=5).zip(lines.chunks(3)) {
+        let expected = names.map(|name| format!("step {step}: {name}"));
+        assert_eq!(
+            in_order(lines.iter().map(|line| (*line).to_owned())),
+            expected
+        );
+    }
+    assert_eq!(lines.len(), 15);
+}
+
+#[test]
+fn lockstep_of_which_one_dies() {
+    let printed = output_of("lockstep", &["--die"]);
+    let told = printed
+        .out
+        .lines()
+        .filter(|line| line.contains(" died; `reset` mends it"));
+    assert_eq!(told.count(), 2, "{printed:#?}");
+    assert!(!printed.out.contains("step 4"), "{printed:#?}");
+}

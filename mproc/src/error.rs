@@ -93,6 +93,20 @@ pub enum ErrorKind {
     Abandoned,
     /// `task_done` was called more often than there were items.
     NotTaken,
+    /// A process died while it held a lock, which was acquired, and is released again.
+    OwnerDied,
+    /// Somebody holds the lock now, or there is no permit.
+    WouldBlock,
+    /// A thread would have waited for itself.
+    Deadlock,
+    /// There are as many already as there can be: locks of a thread, holders of a semaphore.
+    TooMany,
+    /// The barrier is broken.
+    Broken,
+    /// The lock that this needs is not held by the calling thread.
+    NotOwned,
+    /// A semaphore was released more often than it was acquired.
+    OverReleased,
     /// The system refused something else. [`Error::io_error`] is its answer.
     Io,
 }

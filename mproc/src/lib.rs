@@ -62,6 +62,8 @@ mod entry;
 mod error;
 mod failure;
 mod fd;
+#[cfg(not(mproc_model))]
+mod lock;
 mod logging;
 mod pipe;
 mod process;
@@ -80,6 +82,11 @@ pub use entry::{Call, Entry, Run, Unary, freeze_support};
 pub use error::{Error, ErrorKind, Panic, Result};
 pub use failure::Failure;
 pub use fd::Fd;
+#[cfg(not(mproc_model))]
+pub use lock::{
+    AcquireError, Barrier, BarrierError, BoundedSemaphore, Condition, ConditionGuard, Event, Lock,
+    LockGuard, Lockable, Permit, RLock, RLockGuard, Semaphore, WaitGuard,
+};
 pub use logging::{forward_logs, get_logger, log_to_stderr};
 /// Makes a function, or a value with a `run` method, something that a process of its own can run.
 ///

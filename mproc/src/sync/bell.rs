@@ -12,7 +12,7 @@
 //! |----------------------|---------------------------------------------|------------------|------------------------------------------------|
 //! | g, 0                 | nobody sleeps                               | enlist           | –                                              |
 //! | g, n                 | n sleep, are about to, or died              | enlist, delist   | it stays counted until a ring finds nobody     |
-//! | g + 1, n             | stirred: who enlisted before, and is about to sleep, will not | stir | –                                |
+//! | g + 1, n             | stirred: who enlisted before, and is about to sleep, will not | stir, ring all | those asleep still sleep: whoever heals rings |
 //! | g + 1, 0             | a ring found nobody: who enlisted before, and is about to sleep, will not | ring | – |
 //!
 //! # Ordering
@@ -128,15 +128,27 @@ impl Bell {
         }
     }
 
-    /// Wakes everybody.
+    /// Wakes everybody. They stay counted until they run, so that one who dies in here has not made them look awake;
+    /// the dead among them cost a system call each time, until a ring finds nobody.
     pub(crate) fn ring_all_with(&self, mut wake: impl FnMut(u32) -> usize) {
         let moved = self
             .state
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
-                Some(begun_anew(state))
+                let generation = u64::from(generation(state).wrapping_add(1)) << 32;
+                Some(generation | u64::from(state as u32))
             });
         if moved.is_ok_and(|state| enlisted(state) > 0) {
             wake(u32::MAX);
+        }
+    }
+}
+
+impl Bell {
+    /// Wakes everybody. Costs a load if nobody sleeps.
+    #[inline]
+    pub(crate) fn ring_all_if_awaited(&self) {
+        if self.is_awaited() {
+            self.ring_all();
         }
     }
 }

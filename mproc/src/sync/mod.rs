@@ -1,7 +1,17 @@
 //! Locks and wake-ups between processes. Knows memory and threads, and nothing of what they are used for.
 
+pub(crate) mod barrier;
 mod bell;
+#[cfg(not(mproc_model))]
+pub(crate) mod condition;
+pub(crate) mod event;
+#[cfg(not(mproc_model))]
+pub(crate) mod lock;
+#[cfg(all(test, mproc_model))]
+mod model;
 mod robust;
+pub(crate) mod roster;
+pub(crate) mod semaphore;
 mod spin;
 
 pub(crate) use bell::Bell;

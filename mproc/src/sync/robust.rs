@@ -25,7 +25,7 @@ use std::hint;
 
 use super::bell::{Bell, Ticket};
 use crate::shm::atomic::{AtomicU32, Ordering};
-use crate::sys::{OWNER, WAITERS};
+use crate::sys::{OWNER, OWNER_DIED, WAITERS};
 
 /// The lock. Zeroes are a free one.
 #[repr(C)]
@@ -42,48 +42,49 @@ const LOOKS: u32 = if cfg!(mproc_model) { 0 } else { 4 };
 /// away from it for each, and pass no turn on any sooner (two producers: 78 instead of 133 ns an item).
 const PAUSES: u32 = 32;
 
-impl RobustLock {
+/// The lock, wherever its two parts are.
+#[derive(Clone, Copy)]
+pub(crate) struct Robust<'l> {
+    pub(crate) state: &'l AtomicU32,
+    pub(crate) bell: &'l Bell,
+}
+
+/// The lock was taken from somebody who died with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OwnerDied(pub(crate) bool);
+
+impl<'l> Robust<'l> {
     /// Takes the lock for the thread `me` if it is free.
     ///
     /// SeqCst, because what is done under the lock asks who is about to sleep: one who found it free, and had enlisted before
     /// that, is seen from here on.
     #[inline]
-    pub(crate) fn try_lock(&self, me: u32) -> bool {
+    pub(crate) fn try_take(self, me: u32) -> Option<OwnerDied> {
         let state = self.state.load(Ordering::Relaxed);
-        state & OWNER == 0
+        let free = state & OWNER == 0;
+        let taken = free
             && self
                 .state
                 .compare_exchange(state, me | WAITERS, Ordering::SeqCst, Ordering::Relaxed)
-                .is_ok()
+                .is_ok();
+        taken.then_some(OwnerDied(state & OWNER_DIED != 0))
     }
 
     /// Takes the lock for the thread `me`. `sleep` sleeps on the bell and the word with the values given, and says false
     /// when there is no more time, which this then says too.
-    #[inline]
-    pub(crate) fn lock_with<E>(
-        &self,
-        me: u32,
-        sleep: impl FnMut(&Self, Ticket, u32) -> Result<bool, E>,
-    ) -> Result<bool, E> {
-        if self.try_lock(me) {
-            return Ok(true);
-        }
-        self.lock_slowly(me, sleep)
-    }
-
     #[cold]
-    fn lock_slowly<E>(
-        &self,
+    pub(crate) fn take_slowly<E>(
+        self,
         me: u32,
-        mut sleep: impl FnMut(&Self, Ticket, u32) -> Result<bool, E>,
-    ) -> Result<bool, E> {
+        mut sleep: impl FnMut(Ticket, u32) -> Result<bool, E>,
+    ) -> Result<Option<OwnerDied>, E> {
         loop {
             for _ in 0..LOOKS {
                 for _ in 0..PAUSES {
                     hint::spin_loop();
                 }
-                if self.try_lock(me) {
-                    return Ok(true);
+                if let Some(died) = self.try_take(me) {
+                    return Ok(Some(died));
                 }
             }
             let ticket = self.bell.enlist();
@@ -91,24 +92,62 @@ impl RobustLock {
             let slept = if state & OWNER == 0 {
                 Ok(true)
             } else {
-                sleep(self, ticket, state)
+                sleep(ticket, state)
             };
             self.bell.delist(ticket);
             let in_time = slept?;
-            if self.try_lock(me) {
-                return Ok(true);
+            if let Some(died) = self.try_take(me) {
+                return Ok(Some(died));
             }
             if !in_time {
-                return Ok(false);
+                return Ok(None);
             }
         }
     }
 
     /// Frees the lock. Only its owner may.
     #[inline]
-    pub(crate) fn unlock_with(&self, wake: impl FnMut(u32) -> usize) {
+    pub(crate) fn free_with(self, wake: impl FnMut(u32) -> usize) {
         self.state.store(0, Ordering::SeqCst); // "freed"
         self.bell.ring_with(wake);
+    }
+
+    /// Frees the lock. Only its owner may.
+    #[inline]
+    pub(crate) fn free(self) {
+        self.free_with(|count| crate::sys::wake(self.bell.word(), count));
+    }
+}
+
+impl RobustLock {
+    #[inline]
+    pub(crate) fn parts(&self) -> Robust<'_> {
+        Robust {
+            state: &self.state,
+            bell: &self.bell,
+        }
+    }
+
+    /// Takes the lock for the thread `me` if it is free.
+    #[inline]
+    pub(crate) fn try_lock(&self, me: u32) -> bool {
+        self.parts().try_take(me).is_some()
+    }
+
+    /// As [`take_slowly`](Robust::take_slowly).
+    #[inline]
+    pub(crate) fn lock_with<E>(
+        &self,
+        me: u32,
+        mut sleep: impl FnMut(&Self, Ticket, u32) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        if self.try_lock(me) {
+            return Ok(true);
+        }
+        let taken = self
+            .parts()
+            .take_slowly(me, |ticket, state| sleep(self, ticket, state))?;
+        Ok(taken.is_some())
     }
 
     /// Whether somebody owns it.
@@ -128,12 +167,10 @@ impl RobustLock {
     pub(crate) fn bell(&self) -> &Bell {
         &self.bell
     }
-}
 
-impl RobustLock {
     /// Frees the lock. Only its owner may.
     #[inline]
     pub(crate) fn unlock(&self) {
-        self.unlock_with(|count| crate::sys::wake(self.bell.word(), count));
+        self.parts().free();
     }
 }

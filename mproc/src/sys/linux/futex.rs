@@ -8,7 +8,8 @@
 //! woken; if they are zero, one sleeper is woken, because the dead thread may have taken a wake-up with it. See the comment
 //! in `handle_futex_death`, kernel/futex/core.c.
 //!
-//! [`Pending`] uses the second field alone. It never links anything into libc's list, so it needs no room beside the word, and
+//! [`Pending`] uses the second field alone; the list is for words that are held while code of users runs (see
+//! [`perch`](super::perch)). It never links anything into libc's list, so it needs no room beside the word, and
 //! nothing that another process writes is ever followed as a pointer. It covers one word at a time.
 
 use std::cell::Cell;
@@ -27,6 +28,9 @@ pub(crate) const WAITERS: u32 = libc::FUTEX_WAITERS;
 
 /// Where a locked word holds the id of the owning thread.
 pub(crate) const OWNER: u32 = libc::FUTEX_TID_MASK;
+
+/// What the kernel puts into the word of a dead owner.
+pub(crate) const OWNER_DIED: u32 = libc::FUTEX_OWNER_DIED;
 
 /// Wakes up to `count` threads, of whatever process, that sleep on `word`. Returns how many.
 pub(crate) fn wake(word: &AtomicU32, count: u32) -> usize {
@@ -64,17 +68,28 @@ struct Waiter {
 /// `FUTEX2_SIZE_U32`: a word of 32 bits, not private to this process.
 const SIZE_32: u32 = 2;
 
-/// As many words as [`wait_any`] takes.
-const MOST_WORDS: usize = 4;
+/// As many words as [`wait_any`] takes: what the kernel does.
+pub(crate) const MOST_WORDS: usize = 128;
+
+/// As many as need no list on the heap.
+const FEW_WORDS: usize = 4;
 
 /// Sleeps until somebody wakes one of `words`, unless one of them has another value than expected by then.
 pub(crate) fn wait_any(words: &[(&AtomicU32, u32)], deadline: Deadline) -> io::Result<Woken> {
-    let mut waiters = [Waiter {
+    const EMPTY: Waiter = Waiter {
         value: 0,
         address: 0,
         flags: SIZE_32,
         reserved: 0,
-    }; MOST_WORDS];
+    };
+    let mut few = [EMPTY; FEW_WORDS];
+    let mut many = Vec::new();
+    let waiters = if words.len() <= FEW_WORDS {
+        &mut few[..words.len()]
+    } else {
+        many.resize(words.len().min(MOST_WORDS), EMPTY);
+        &mut many[..]
+    };
     for (waiter, (word, expected)) in waiters.iter_mut().zip(words) {
         waiter.value = u64::from(*expected);
         waiter.address = word.as_ptr() as u64;
@@ -90,7 +105,7 @@ pub(crate) fn wait_any(words: &[(&AtomicU32, u32)], deadline: Deadline) -> io::R
         libc::syscall(
             libc::SYS_futex_waitv,
             waiters.as_ptr(),
-            words.len().min(MOST_WORDS) as libc::c_uint,
+            waiters.len() as libc::c_uint,
             0,
             end,
             libc::CLOCK_MONOTONIC,
@@ -129,9 +144,10 @@ fn monotonic_in(remaining: Duration) -> libc::timespec {
 
 /// `struct robust_list_head`.
 #[repr(C)]
-struct RobustList {
-    list: *mut libc::c_void,
-    futex_offset: libc::c_long,
+pub(super) struct RobustList {
+    /// The first entry, or, if there is none, this head itself.
+    pub(super) list: AtomicPtr<u8>,
+    pub(super) futex_offset: libc::c_long,
     pending: AtomicPtr<u8>,
 }
 
@@ -141,12 +157,14 @@ struct Known {
     epoch: u32,
     thread: u32,
     list: *const RobustList,
+    /// How many words of ours are in the list.
+    linked: u32,
 }
 
 thread_local! {
     // Without a destructor, so that it is there to the thread's very end, and is read without a check.
     static KNOWN: Cell<Known> = const {
-        Cell::new(Known { epoch: 0, thread: 0, list: std::ptr::null() })
+        Cell::new(Known { epoch: 0, thread: 0, list: std::ptr::null(), linked: 0 })
     };
 }
 
@@ -189,9 +207,37 @@ impl RobustThread {
             epoch,
             thread,
             list,
+            linked: 0,
         };
         KNOWN.set(known);
         Ok(Self { known })
+    }
+
+    /// The id of the process.
+    #[inline]
+    pub(crate) fn process(self) -> u32 {
+        self.known.epoch
+    }
+
+    /// The head of libc's list.
+    #[inline]
+    pub(super) fn list(self) -> &'static RobustList {
+        // SAFETY: libc keeps the head of the list in memory of the thread, for as long as it runs.
+        unsafe { &*self.known.list }
+    }
+
+    /// How many words of ours are in the list.
+    #[inline]
+    pub(super) fn linked(self) -> u32 {
+        KNOWN.get().linked
+    }
+
+    #[inline]
+    pub(super) fn set_linked(self, linked: u32) {
+        KNOWN.set(Known {
+            linked,
+            ..self.known
+        });
     }
 
     /// The kernel's number of this thread.
@@ -203,8 +249,7 @@ impl RobustThread {
     /// Lets the kernel look after `word` if this thread dies before the value returned is dropped.
     #[inline]
     pub(crate) fn pending(self, word: &AtomicU32) -> Pending<'_> {
-        // SAFETY: libc keeps the head of the list in memory of the thread, for as long as it runs.
-        let list = unsafe { &*self.known.list };
+        let list = self.list();
         let entry = (word.as_ptr() as usize).wrapping_sub(list.futex_offset as usize);
         let before = list.pending.load(Ordering::Relaxed);
         // The kernel reads this when the thread dies, so what counts is the order of the thread's own instructions.

@@ -23,7 +23,7 @@ use crate::shm::atomic::Word;
 
 pub(crate) const WAITERS: u32 = 0x8000_0000;
 pub(crate) const OWNER: u32 = 0x3fff_ffff;
-const OWNER_DIED: u32 = 0x4000_0000;
+pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
 
 /// As in `futex.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,8 @@ enum Stop {
 struct Process {
     thread: Option<loom::thread::Thread>,
     pending: Option<Word<'static>>,
+    /// Words in its list of robust locks.
+    linked: Vec<Word<'static>>,
     /// Addresses of what it sleeps on. Empty: it is awake.
     asleep_on: Vec<usize>,
     has_deadline: bool,
@@ -241,12 +243,25 @@ pub(crate) fn may_die() {
 /// What the kernel does for a thread that died: `handle_futex_death` for the word of the operation under way.
 fn look_after(index: usize) {
     alone(|| {
-        let word = kernel(|kernel| {
+        let (linked, pending) = kernel(|kernel| {
             let process = &mut kernel.processes[index];
             process.asleep_on.clear();
-            process.pending
+            (std::mem::take(&mut process.linked), process.pending)
         });
-        let Some(word) = word else { return };
+        for word in linked {
+            if pending.is_some_and(|pending| pending.address() == word.address()) {
+                continue; // It comes last.
+            }
+            let value = word.value();
+            note(|| format!("has linked: {value:x}"));
+            if value & OWNER == id(index) {
+                word.set(value & WAITERS | OWNER_DIED);
+                if value & WAITERS != 0 {
+                    wake_asleep(word.address(), 1);
+                }
+            }
+        }
+        let Some(word) = pending else { return };
         let value = word.value();
         note(|| format!("is looked after: {value:x}"));
         if value & OWNER == 0 {
@@ -372,6 +387,49 @@ impl RobustThread {
             own: self.0,
             before,
             word: PhantomData,
+        }
+    }
+}
+
+/// As in `perch.rs`: here, a name for the word.
+pub(crate) struct Perch(Word<'static>);
+
+/// As in `perch.rs`.
+#[derive(Debug)]
+pub(crate) struct TooMany;
+
+/// As in `futex.rs`.
+pub(crate) const MOST_WORDS: usize = 128;
+
+impl Perch {
+    pub(crate) fn of(word: &crate::shm::atomic::AtomicU32) -> Self {
+        let word = crate::shm::atomic::word(word);
+        // SAFETY: as in `pending`.
+        Self(unsafe { std::mem::transmute::<Word<'_>, Word<'static>>(word) })
+    }
+}
+
+impl RobustThread {
+    pub(crate) fn process(self) -> u32 {
+        self.id()
+    }
+
+    pub(crate) fn can_link(self) -> Result<(), TooMany> {
+        Ok(())
+    }
+
+    pub(crate) fn link(self, perch: &Perch) {
+        may_die();
+        if let Some(own) = self.0 {
+            kernel(|kernel| kernel.processes[own].linked.push(perch.0));
+        }
+    }
+
+    pub(crate) fn unlink(self, perch: &Perch) {
+        may_die();
+        if let Some(own) = self.0 {
+            let other = |word: &Word<'_>| word.address() != perch.0.address();
+            kernel(|kernel| kernel.processes[own].linked.retain(other));
         }
     }
 }

@@ -7,6 +7,8 @@ mod event;
 mod futex;
 mod launch;
 mod memory;
+#[cfg(not(mproc_model))]
+mod perch;
 mod poll;
 mod process;
 mod shared;
@@ -22,21 +24,26 @@ pub(crate) use event::{
     Heard, doorbell, either, empty_line, has_hung_up, listen, ring, ring_line, silence,
     sleigh_bell, strike, unstrike, wait_line, wait_writable,
 };
-#[cfg(mproc_model)]
-pub(crate) use futex::may_die;
-pub(crate) use futex::{OWNER, RobustThread, WAITERS, Woken, wait_any, wake};
+pub(crate) use futex::{
+    MOST_WORDS, OWNER, OWNER_DIED, RobustThread, WAITERS, Woken, wait_any, wake,
+};
 #[cfg(all(test, mproc_model))]
 pub(crate) use futex::{Outcome, Part, run, tell};
+#[cfg(mproc_model)]
+pub(crate) use futex::{Perch, may_die};
 pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
+#[cfg(not(mproc_model))]
+pub(crate) use perch::{Perch, TAIL, TooMany, is_own_thread, place_of_word};
 pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_many, wait_readable};
 pub(crate) use process::{
     ForeignReap, RawStatus, at_exit, core, effective_user, ended_child, open_process, process_id,
     program_arguments, reap, send_signal, set_thread_name, status_after_foreign_reap,
 };
 pub(crate) use shared::{
-    PAGE, SharedMapping, allocate, allocated, is_byte_locked, largest_file, lock_byte, populate,
-    punch, reopen, shared_file, shared_file_size, size, unlock_byte, write_at,
+    PAGE, SharedMapping, allocate, allocated, is_byte_locked, is_same_file, largest_file,
+    lock_byte, populate, punch, reopen, shared_file, shared_file_size, size, sparse_file,
+    unlock_byte, write_at,
 };
 #[cfg(feature = "test")]
 pub(crate) use signal::ignore_sigpipe;

@@ -11,6 +11,7 @@ use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::unistd::ftruncate;
 
 use super::descriptor::above_stdio;
 use super::memory::file_size_limit;
@@ -24,12 +25,23 @@ const STEP: u64 = 256 * 1024;
 
 /// A new file of `length` bytes, all of them allocated, which nobody can ever shrink: so no mapping of it can fault.
 pub(crate) fn shared_file(length: u64) -> io::Result<OwnedFd> {
+    sparse_file(length, length)
+}
+
+/// As above, with memory behind the first `present` bytes. Whoever writes elsewhere has to [`allocate`] it first.
+pub(crate) fn sparse_file(length: u64, present: u64) -> io::Result<OwnedFd> {
     let fd = memfd_create(
         c"mproc",
         MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
     )?;
     let fd = above_stdio(fd)?;
-    allocate(fd.as_fd(), 0, length)?;
+    allocate(fd.as_fd(), 0, present)?;
+    if length > present {
+        if length > file_size_limit() {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
+        ftruncate(fd.as_fd(), length as i64)?;
+    }
     fcntl(
         fd.as_fd(),
         FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL),
@@ -56,6 +68,12 @@ fn not_ours() -> io::Error {
 /// The size of a file in bytes.
 pub(crate) fn size(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(nix::sys::stat::fstat(fd)?.st_size as u64)
+}
+
+/// Whether two descriptors are of one file.
+pub(crate) fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let [one, other] = [one, other].map(nix::sys::stat::fstat);
+    matches!((one, other), (Ok(one), Ok(other)) if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// How many bytes of a file have memory behind them.

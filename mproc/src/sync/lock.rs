@@ -1,0 +1,326 @@
+//! A lock that is held while code of users runs: what [`Lock`](crate::Lock), [`RLock`](crate::RLock) and everything that is guarded by
+//! one have in common.
+//!
+//! A page of shared memory with a [robust word](Robust) in its last bytes. Without contention, taking it is one compare-exchange and
+//! freeing it one exchange; beside them stand some stores into memory that no other process has.
+//!
+//! # State
+//!
+//! | words                    | meaning                              | changed by            | if that process dies here                                |
+//! |--------------------------|--------------------------------------|-----------------------|----------------------------------------------------------|
+//! | word 0                   | free                                 | acquire               | the kernel wakes one sleeper (pending)                   |
+//! | word owner + WAITERS     | held                                 | release               | the kernel frees and marks it, and wakes one sleeper     |
+//! | word WAITERS + OWNER_DIED | free; its owner died with it        | acquire, which is told | as for 0: the mark stays                                |
+//! | `depth`                  | how often the owner holds it, less 1 | the owner             | whoever is told begins at 0                              |
+//! | `process`                | of the owner, or the last one        | the owner             | whoever is told reads it first                           |
+//! | `inconsistent`           | an owner died, and nobody has said that the data are right again | the owner | it stays                  |
+//! | `guards_data`            | `inconsistent` is to be kept         | anybody, once         | –                                                        |
+//!
+//! # Dying
+//!
+//! From before the compare-exchange until the word is in the thread's [list](crate::sys::Perch), and from before it leaves the list until
+//! a sleeper was woken, the word is *pending*; in between the list covers it. So the kernel knows of it at every instruction, and does what
+//! [`robust`](super::robust) argues for pending words. `inconsistent` is set after the word was taken from the dead, and before anybody is
+//! told: who dies before that leaves the mark in the word.
+//!
+//! # Ordering
+//!
+//! *held*: taking the word is SeqCst, and so is freeing it, so what was written under the lock is seen under it. The kernel frees with a
+//! full barrier. All other words are read and written under the lock, or are read as hints.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::bell::Bell;
+use super::robust::{OwnerDied, Robust};
+use crate::sys::{self, Deadline, OWNER, PAGE, Perch, RobustThread, TAIL, TooMany, Woken};
+
+/// In front of the word, on the same cache line: whoever has the word has these.
+#[repr(C)]
+struct LockWords {
+    bell: Bell,
+    depth: AtomicU32,
+    process: AtomicU32,
+    inconsistent: AtomicU32,
+    guards_data: AtomicU32,
+    recursive: AtomicU32,
+    sound: AtomicU32,
+}
+
+/// What a page has to say to be taken for a lock.
+const SOUND: u32 = 0x6d4c_4f43;
+
+const _: () = assert!(size_of::<LockWords>() <= 40);
+
+/// The lock, as one process has it.
+pub(crate) struct LockCore {
+    file: Arc<OwnedFd>,
+    perch: Perch,
+}
+
+/// How it was acquired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acquired {
+    Clean,
+    /// From a dead owner, or after one whose data nobody has mended. The process, as far as it is known.
+    OwnerDied(u32),
+}
+
+/// Why it was not.
+#[derive(Debug)]
+pub(crate) enum NotAcquired {
+    WouldBlock,
+    TimedOut,
+    /// The calling thread holds it, and would wait for itself.
+    Deadlock,
+    TooMany,
+    Io(io::Error),
+}
+
+impl From<io::Error> for NotAcquired {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<TooMany> for NotAcquired {
+    fn from(TooMany: TooMany) -> Self {
+        Self::TooMany
+    }
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    None,
+    Until(Deadline),
+}
+
+impl Patience {
+    pub(crate) const FOREVER: Self = Self::Until(Deadline::NEVER);
+
+    pub(crate) fn of(timeout: std::time::Duration) -> Self {
+        Self::Until(Deadline::after(timeout))
+    }
+}
+
+impl LockCore {
+    /// A new lock, in a file that has room for `room` more bytes behind the lock's page.
+    pub(crate) fn create(recursive: bool, guards_data: bool, room: u64) -> io::Result<Self> {
+        let file = sys::shared_file(PAGE as u64 + room)?;
+        let core = Self::map(Arc::new(file))?;
+        let words = core.words();
+        words
+            .recursive
+            .store(u32::from(recursive), Ordering::Relaxed);
+        words
+            .guards_data
+            .store(u32::from(guards_data), Ordering::Relaxed);
+        words.sound.store(SOUND, Ordering::Release);
+        Ok(core)
+    }
+
+    /// The lock of a file that another process sent.
+    pub(crate) fn open(file: Arc<OwnedFd>) -> io::Result<Self> {
+        let sound = sys::shared_file_size(file.as_fd())? >= PAGE as u64;
+        let core = if sound { Some(Self::map(file)?) } else { None };
+        core.filter(|core| core.words().sound.load(Ordering::Acquire) == SOUND)
+            .ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "shared memory without a lock")
+            })
+    }
+
+    fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
+        let perch = Perch::new(file.as_fd(), 0)?;
+        Ok(Self { file, perch })
+    }
+
+    /// The file: what another process needs.
+    pub(crate) fn file(&self) -> &Arc<OwnedFd> {
+        &self.file
+    }
+
+    /// Whether both are one lock, perhaps in two mappings.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || sys::is_same_file(self.file.as_fd(), other.file.as_fd())
+    }
+
+    #[inline]
+    fn words(&self) -> &LockWords {
+        // SAFETY:
+        // - mapped: the perch lives as long as `self`; the file is at least a page long and cannot shrink.
+        // - inside: `TAIL` bytes before the page's end, of which the word has the last; see the assertion above.
+        // - bytes:  atomics, valid for any.
+        // - others: they are atomics.
+        unsafe { self.perch.page().add(PAGE - TAIL).cast().as_ref() }
+    }
+
+    #[inline]
+    fn robust(&self) -> Robust<'_> {
+        Robust {
+            state: self.perch.word(),
+            bell: &self.words().bell,
+        }
+    }
+
+    /// Whether this thread may acquire it again while it holds it.
+    pub(crate) fn is_recursive(&self) -> bool {
+        self.words().recursive.load(Ordering::Relaxed) != 0
+    }
+
+    /// From here on a death leaves it inconsistent until somebody says otherwise.
+    #[allow(dead_code, reason = "values and arrays stand on it")]
+    pub(crate) fn set_guards_data(&self) {
+        self.words().guards_data.store(1, Ordering::SeqCst);
+    }
+
+    /// The thread that holds it; 0: nobody.
+    #[inline]
+    pub(crate) fn owner(&self) -> u32 {
+        self.perch.word().load(Ordering::SeqCst) & OWNER
+    }
+
+    /// Whether the calling thread holds it.
+    #[inline]
+    pub(crate) fn is_mine(&self) -> bool {
+        RobustThread::current().is_ok_and(|thread| self.owner() == thread.id())
+    }
+
+    /// How often its owner holds it. A hint unless that is the calling thread.
+    pub(crate) fn levels(&self) -> u32 {
+        match self.owner() {
+            0 => 0,
+            _ => self.words().depth.load(Ordering::Relaxed).saturating_add(1),
+        }
+    }
+
+    /// Takes it.
+    #[inline]
+    pub(crate) fn acquire(&self, patience: Patience) -> Result<Acquired, NotAcquired> {
+        let thread = RobustThread::current()?;
+        if self.perch.word().load(Ordering::Relaxed) & OWNER == thread.id() {
+            return self.acquire_again(patience);
+        }
+        thread.can_link()?;
+        let pending = thread.pending(self.perch.word());
+        let robust = self.robust();
+        let died = match robust.try_take(thread.id()) {
+            Some(died) => died,
+            None => self.wait(thread, patience)?,
+        };
+        thread.link(&self.perch);
+        drop(pending);
+        let words = self.words();
+        if died == OwnerDied(false) && words.inconsistent.load(Ordering::Relaxed) == 0 {
+            words.process.store(thread.process(), Ordering::Relaxed);
+            return Ok(Acquired::Clean);
+        }
+        Ok(self.taken_from_the_dead(thread))
+    }
+
+    #[cold]
+    fn taken_from_the_dead(&self, thread: RobustThread) -> Acquired {
+        let words = self.words();
+        // The first who is told knows who it was; later ones know only that.
+        let before = match words.inconsistent.load(Ordering::Relaxed) {
+            0 => words.process.load(Ordering::Relaxed),
+            process => process,
+        };
+        words.depth.store(0, Ordering::Relaxed);
+        if words.guards_data.load(Ordering::SeqCst) != 0 {
+            words.inconsistent.store(before.max(1), Ordering::Relaxed);
+        }
+        words.process.store(thread.process(), Ordering::Relaxed);
+        Acquired::OwnerDied(before)
+    }
+
+    #[cold]
+    fn acquire_again(&self, patience: Patience) -> Result<Acquired, NotAcquired> {
+        let words = self.words();
+        if self.is_recursive() {
+            let depth = words.depth.load(Ordering::Relaxed);
+            let deeper = depth.checked_add(1).ok_or(NotAcquired::TooMany)?;
+            words.depth.store(deeper, Ordering::Relaxed);
+            return Ok(match words.inconsistent.load(Ordering::Relaxed) {
+                0 => Acquired::Clean,
+                process => Acquired::OwnerDied(process),
+            });
+        }
+        match patience {
+            Patience::None => Err(NotAcquired::WouldBlock),
+            Patience::Until(deadline) => match deadline.remaining() {
+                None => Err(NotAcquired::Deadlock),
+                // Nobody else frees it, so what is left to do is to let the time pass.
+                Some(remaining) => {
+                    deadline.sleep(remaining);
+                    Err(NotAcquired::TimedOut)
+                }
+            },
+        }
+    }
+
+    #[cold]
+    fn wait(&self, thread: RobustThread, patience: Patience) -> Result<OwnerDied, NotAcquired> {
+        let Patience::Until(deadline) = patience else {
+            return Err(NotAcquired::WouldBlock);
+        };
+        let robust = self.robust();
+        let taken = robust.take_slowly(thread.id(), |ticket, state| {
+            let words = [
+                (robust.bell.word(), ticket.generation()),
+                (robust.state, state),
+            ];
+            sys::wait_any(&words, deadline).map(|woken| woken != Woken::TimedOut)
+        })?;
+        taken.ok_or(NotAcquired::TimedOut)
+    }
+
+    /// Frees it once. Nothing happens if the calling thread does not hold it, as in a copy of the process made by `fork`.
+    #[inline]
+    pub(crate) fn release(&self) {
+        let words = self.words();
+        let depth = words.depth.load(Ordering::Relaxed);
+        if depth > 0 {
+            if self.is_mine() {
+                words.depth.store(depth - 1, Ordering::Relaxed);
+            }
+            return;
+        }
+        let Ok(thread) = RobustThread::current() else {
+            return;
+        };
+        if self.perch.word().load(Ordering::Relaxed) & OWNER != thread.id()
+            || !self.perch.is_linked()
+        {
+            return;
+        }
+        let _pending = thread.pending(self.perch.word());
+        thread.unlink(&self.perch);
+        self.robust().free();
+    }
+
+    /// Frees it altogether, and gives what [`restore`](Self::restore) needs. The calling thread holds it.
+    pub(crate) fn release_all(&self) -> u32 {
+        let depth = self.words().depth.swap(0, Ordering::Relaxed);
+        self.release();
+        depth
+    }
+
+    /// The calling thread, which has just acquired it, holds it as often as before `release_all`.
+    pub(crate) fn restore(&self, depth: u32) {
+        self.words().depth.store(depth, Ordering::Relaxed);
+    }
+
+    /// The data are right again. The calling thread holds it.
+    pub(crate) fn mark_consistent(&self) {
+        self.words().inconsistent.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether an owner died and nobody has mended the data.
+    #[allow(dead_code, reason = "values and arrays stand on it")]
+    pub(crate) fn is_inconsistent(&self) -> bool {
+        self.words().inconsistent.load(Ordering::Relaxed) != 0
+    }
+}
