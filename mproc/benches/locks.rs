@@ -210,19 +210,17 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
+/// Runs a block, and gives the nanoseconds of one.
+type Run<'a> = Box<dyn FnMut() -> f64 + 'a>;
+
 struct Contender<'a> {
     name: &'a str,
-    run: Box<dyn FnMut() -> f64 + 'a>,
+    run: Run<'a>,
     blocks: Vec<f64>,
 }
 
 /// Runs the contenders in turns. The first is the floor; `promise` is of the second, as a multiple of the floor's time.
-fn compare(
-    title: &str,
-    blocks: usize,
-    promise: f64,
-    contenders: Vec<(&str, Box<dyn FnMut() -> f64 + '_>)>,
-) {
+fn compare(title: &str, blocks: usize, promise: f64, contenders: Vec<(&str, Run<'_>)>) {
     let mut contenders: Vec<Contender<'_>> = contenders
         .into_iter()
         .map(|(name, run)| Contender {
