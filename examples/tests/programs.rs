@@ -496,3 +496,24 @@ fn lockstep_of_which_one_dies() {
     assert_eq!(told.count(), 2, "{printed:#?}");
     assert!(!printed.out.contains("step 4"), "{printed:#?}");
 }
+
+#[test]
+fn value_and_array() {
+    let printed = output_of("value_and_array", &[]);
+    assert_eq!(
+        printed.out,
+        "3.1415927\n[0, -1, -2, -3, -4, -5, -6, -7, -8, -9]\n"
+    );
+}
+
+#[test]
+fn shared_structures() {
+    let printed = output_of("shared_structures", &[]);
+    let expected = [
+        "49",
+        "0.1111111111111111",
+        "HELLO WORLD",
+        "[(3.515625, 39.0625), (33.0625, 4.0), (5.640625, 90.25), (16.0, 1.0)]",
+    ];
+    assert_eq!(printed.out.lines().collect::<Vec<_>>(), expected);
+}

@@ -93,6 +93,8 @@ pub enum ErrorKind {
     Abandoned,
     /// `task_done` was called more often than there were items.
     NotTaken,
+    /// Something is guarded by another lock than the one whose guard was given.
+    NotHeld,
     /// A process died while it held a lock, which was acquired, and is released again.
     OwnerDied,
     /// Somebody holds the lock now, or there is no permit.

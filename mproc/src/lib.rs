@@ -68,6 +68,7 @@ mod logging;
 mod pipe;
 mod process;
 mod queue;
+mod shared;
 mod shm;
 mod sync;
 mod sys;
@@ -190,6 +191,7 @@ pub use process::{
 };
 
 pub use queue::{Iter as QueueIter, Job, Jobs, JoinError, JoinableQueue, Queue, TaskIter};
+pub use shared::{Array, ArrayGuard, RawArray, RawValue, Scalar, SharedBytes, Value, ValueGuard};
 pub use wait::wait;
 
 /// For the macros' output. No part of the interface: it changes without notice.
