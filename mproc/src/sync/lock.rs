@@ -28,10 +28,11 @@
 //! *held*: taking the word is SeqCst, and so is freeing it, so what was written under the lock is seen under it. The kernel frees with a
 //! full barrier. All other words are read and written under the lock, or are read as hints.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::bell::Bell;
 use super::robust::{OwnerDied, Robust};
@@ -106,6 +107,40 @@ impl Patience {
     }
 }
 
+fn not_a_lock() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "shared memory without a lock")
+}
+
+/// The locks that this process has sent or received, by their files. While it has one, no other file has its number.
+struct Known {
+    locks: BTreeMap<(u64, u64), Weak<LockCore>>,
+    /// Above so many, the ones that are gone are thrown away.
+    many: usize,
+}
+
+static KNOWN: Mutex<Known> = Mutex::new(Known {
+    locks: BTreeMap::new(),
+    many: 16,
+});
+
+fn known() -> MutexGuard<'static, Known> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Known {
+    fn get(&self, identity: &(u64, u64)) -> Option<&Weak<LockCore>> {
+        self.locks.get(identity)
+    }
+
+    fn insert(&mut self, identity: (u64, u64), core: &Arc<LockCore>) {
+        if self.locks.len() >= self.many {
+            self.locks.retain(|_, lock| lock.strong_count() > 0);
+            self.many = (2 * self.locks.len()).max(16);
+        }
+        self.locks.insert(identity, Arc::downgrade(core));
+    }
+}
+
 impl LockCore {
     /// A new lock, in a file that has room for `room` more bytes behind the lock's page.
     pub(crate) fn create(recursive: bool, guards_data: bool, room: u64) -> io::Result<Self> {
@@ -122,14 +157,30 @@ impl LockCore {
         Ok(core)
     }
 
-    /// The lock of a file that another process sent.
-    pub(crate) fn open(file: Arc<OwnedFd>) -> io::Result<Self> {
-        let sound = sys::shared_file_size(file.as_fd())? >= PAGE as u64;
-        let core = if sound { Some(Self::map(file)?) } else { None };
-        core.filter(|core| core.words().sound.load(Ordering::Acquire) == SOUND)
-            .ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, "shared memory without a lock")
-            })
+    /// The lock of a file that arrived in a message. If this process has it already, it is that: a thread that holds it through one handle
+    /// holds it through all.
+    pub(crate) fn open(file: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
+        if sys::shared_file_size(file.as_fd())? < PAGE as u64 {
+            return Err(not_a_lock());
+        }
+        let identity = sys::file_identity(file.as_fd())?;
+        let mut known = known();
+        if let Some(core) = known.get(&identity).and_then(Weak::upgrade) {
+            return Ok(core);
+        }
+        let core = Arc::new(Self::map(file)?);
+        if core.words().sound.load(Ordering::Acquire) != SOUND {
+            return Err(not_a_lock());
+        }
+        known.insert(identity, &core);
+        Ok(core)
+    }
+
+    /// The file: what another process needs. From here on it may come back, and is then known.
+    pub(crate) fn file_to_send(self: &Arc<Self>) -> io::Result<Arc<OwnedFd>> {
+        let identity = sys::file_identity(self.file.as_fd())?;
+        known().insert(identity, self);
+        Ok(Arc::clone(&self.file))
     }
 
     fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
@@ -137,14 +188,15 @@ impl LockCore {
         Ok(Self { file, perch })
     }
 
-    /// The file: what another process needs.
+    /// The file, with whatever stands behind the lock's page.
+    #[allow(dead_code, reason = "values and arrays stand on it")]
     pub(crate) fn file(&self) -> &Arc<OwnedFd> {
         &self.file
     }
 
-    /// Whether both are one lock, perhaps in two mappings.
+    /// Whether both are one lock. A process has each once.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other) || sys::is_same_file(self.file.as_fd(), other.file.as_fd())
+        std::ptr::eq(self, other)
     }
 
     #[inline]
