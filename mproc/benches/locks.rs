@@ -210,7 +210,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Runs a block, and gives the nanoseconds of one.
+/// Nanoseconds for one.
 type Run<'a> = Box<dyn FnMut() -> f64 + 'a>;
 
 struct Contender<'a> {

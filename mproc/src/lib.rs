@@ -45,10 +45,11 @@
 //! ```text
 //! facade     lib.rs   __private (for the macros' output only)
 //! channels   queue/   pipe/   wait     tokio/ (with that feature)
+//!            lock/                     Python's locks, with guards, over what `sync/` has
 //!            courier  channel_error    descriptors beside messages; what sending and receiving can fail with
 //! core       process/ → entry/         one call in one process; what a call is, how a fresh process finds it
 //!            logging   fd  error  failure
-//! shared     sync/                     a lock that survives its owner, waking, looking before sleeping
+//! shared     sync/                     locks that survive their owners, seats, waking, looking before sleeping
 //! plumbing   wire/                     values as bytes and descriptors, packets that carry both, ends that move
 //!            shm/                      memory that processes share, the lane in it
 //! system     sys/                      every system call, and no policy

@@ -223,3 +223,30 @@ fn two_conditions_share_a_lock() {
     }
     child.join().unwrap().unwrap();
 }
+
+#[mproc::entry]
+fn goes_deeper(lock: &RLock, condition: &Condition, other: &Queue<RLock>) -> String {
+    let _outer = lock.acquire().unwrap();
+    let _middle = condition.acquire().unwrap();
+    let again = other.get().unwrap();
+    let _inner = again.acquire().unwrap();
+    format!("{lock:?}")
+}
+
+/// However a lock came into a process: it is one, and its owner may acquire it again.
+#[test]
+fn a_lock_that_comes_several_ways_is_one() {
+    let _watchdog = watchdog("a_lock_that_comes_several_ways_is_one", LIMIT);
+    let lock = RLock::new().unwrap();
+    let condition = Condition::with_lock(&lock).unwrap();
+    let other = Queue::new().unwrap();
+    other.put(lock.clone()).unwrap();
+    let child = goes_deeper::process(&lock, &condition, &other).name("deep");
+    assert_eq!(child.start().unwrap().join().unwrap(), "<RLock(deep, 3)>");
+    // Back where it was made.
+    other.put(lock.clone()).unwrap();
+    let back = other.get().unwrap();
+    let _outer = lock.acquire().unwrap();
+    let _inner = back.acquire().unwrap();
+    assert!(format!("{back:?}").ends_with(", 2)>"), "{back:?}");
+}

@@ -333,8 +333,8 @@ fn robust_mutexes_of_libc_are_held_among_ours() {
         }
         fn unlock(&mut self) {
             // SAFETY: as above, and held.
-            let unlocked = unsafe { libc::pthread_mutex_unlock(self.0.as_mut_ptr()) };
-            assert_eq!(unlocked, 0);
+            let result = unsafe { libc::pthread_mutex_unlock(self.0.as_mut_ptr()) };
+            assert_eq!(result, 0);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::Error as _;
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::acquire_error::AcquireError;
@@ -354,7 +355,7 @@ impl Serialize for Condition {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Travelling {
             waiters: Fd::shared(Arc::clone(self.core.roster().file())),
-            lock: Fd::shared(Arc::clone(self.lock.file())),
+            lock: Fd::shared(self.lock.file_to_send().map_err(S::Error::custom)?),
         }
         .serialize(serializer)
     }
@@ -367,7 +368,7 @@ impl<'de> Deserialize<'de> for Condition {
         let lock = LockCore::open(travelling.lock.into_shared()).map_err(D::Error::custom)?;
         Ok(Self {
             core: Arc::new(ConditionCore::over(roster)),
-            lock: Arc::new(lock),
+            lock,
         })
     }
 }

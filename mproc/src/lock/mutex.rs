@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::Error as _;
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::acquire_error::AcquireError;
@@ -151,7 +152,8 @@ impl fmt::Debug for Lock {
 
 impl Serialize for Lock {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Fd::shared(Arc::clone(self.core.file())).serialize(serializer)
+        let file = self.core.file_to_send().map_err(S::Error::custom)?;
+        Fd::shared(file).serialize(serializer)
     }
 }
 
@@ -162,9 +164,7 @@ impl<'de> Deserialize<'de> for Lock {
         if core.is_recursive() {
             return Err(D::Error::custom("a lock of another kind"));
         }
-        Ok(Self {
-            core: Arc::new(core),
-        })
+        Ok(Self { core })
     }
 }
 

@@ -28,10 +28,11 @@
 //! *held*: taking the word is SeqCst, and so is freeing it, so what was written under the lock is seen under it. The kernel frees with a
 //! full barrier. All other words are read and written under the lock, or are read as hints.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::bell::Bell;
 use super::robust::{OwnerDied, Robust};
@@ -106,6 +107,40 @@ impl Patience {
     }
 }
 
+fn not_a_lock() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "shared memory without a lock")
+}
+
+/// The locks that this process has sent or received, by their files. While it has one, no other file has its number.
+struct Known {
+    locks: BTreeMap<(u64, u64), Weak<LockCore>>,
+    /// Above so many, the ones that are gone are thrown away.
+    many: usize,
+}
+
+static KNOWN: Mutex<Known> = Mutex::new(Known {
+    locks: BTreeMap::new(),
+    many: 16,
+});
+
+fn known() -> MutexGuard<'static, Known> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Known {
+    fn get(&self, identity: &(u64, u64)) -> Option<&Weak<LockCore>> {
+        self.locks.get(identity)
+    }
+
+    fn insert(&mut self, identity: (u64, u64), core: &Arc<LockCore>) {
+        if self.locks.len() >= self.many {
+            self.locks.retain(|_, lock| lock.strong_count() > 0);
+            self.many = (2 * self.locks.len()).max(16);
+        }
+        self.locks.insert(identity, Arc::downgrade(core));
+    }
+}
+
 impl LockCore {
     /// A new lock, in a file that has room for `room` more bytes behind the lock's page.
     pub(crate) fn create(recursive: bool, guards_data: bool, room: u64) -> io::Result<Self> {
@@ -122,14 +157,30 @@ impl LockCore {
         Ok(core)
     }
 
-    /// The lock of a file that another process sent.
-    pub(crate) fn open(file: Arc<OwnedFd>) -> io::Result<Self> {
-        let sound = sys::shared_file_size(file.as_fd())? >= PAGE as u64;
-        let core = if sound { Some(Self::map(file)?) } else { None };
-        core.filter(|core| core.words().sound.load(Ordering::Acquire) == SOUND)
-            .ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, "shared memory without a lock")
-            })
+    /// The lock of a file that arrived in a message. If this process has it already, it is that: a thread that holds it through one handle
+    /// holds it through all.
+    pub(crate) fn open(file: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
+        if sys::shared_file_size(file.as_fd())? < PAGE as u64 {
+            return Err(not_a_lock());
+        }
+        let identity = sys::file_identity(file.as_fd())?;
+        let mut known = known();
+        if let Some(core) = known.get(&identity).and_then(Weak::upgrade) {
+            return Ok(core);
+        }
+        let core = Arc::new(Self::map(file)?);
+        if core.words().sound.load(Ordering::Acquire) != SOUND {
+            return Err(not_a_lock());
+        }
+        known.insert(identity, &core);
+        Ok(core)
+    }
+
+    /// The file: what another process needs. From here on it may come back, and is then known.
+    pub(crate) fn file_to_send(self: &Arc<Self>) -> io::Result<Arc<OwnedFd>> {
+        let identity = sys::file_identity(self.file.as_fd())?;
+        known().insert(identity, self);
+        Ok(Arc::clone(&self.file))
     }
 
     fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
@@ -137,14 +188,15 @@ impl LockCore {
         Ok(Self { file, perch })
     }
 
-    /// The file: what another process needs.
+    /// The file, with whatever stands behind the lock's page.
+    #[allow(dead_code, reason = "values and arrays stand on it")]
     pub(crate) fn file(&self) -> &Arc<OwnedFd> {
         &self.file
     }
 
-    /// Whether both are one lock, perhaps in two mappings.
+    /// Whether both are one lock. A process has each once.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other) || sys::is_same_file(self.file.as_fd(), other.file.as_fd())
+        std::ptr::eq(self, other)
     }
 
     #[inline]
@@ -200,17 +252,25 @@ impl LockCore {
     #[inline]
     pub(crate) fn acquire(&self, patience: Patience) -> Result<Acquired, NotAcquired> {
         let thread = RobustThread::current()?;
-        if self.perch.word().load(Ordering::Relaxed) & OWNER == thread.id() {
+        // Asked of private memory, not of the word, which others may be writing.
+        if self.perch.is_linked_by(thread) {
             return self.acquire_again(patience);
         }
         thread.can_link()?;
         let pending = thread.pending(self.perch.word());
         let robust = self.robust();
-        let died = match robust.try_take(thread.id()) {
-            Some(died) => died,
-            None => self.wait(thread, patience)?,
+        let died = if robust.take_at_once(thread.id()) {
+            OwnerDied(false)
+        } else {
+            match robust.try_take(thread.id()) {
+                Some(died) => died,
+                None => self.wait(thread, patience)?,
+            }
         };
-        thread.link(&self.perch);
+        if let Err(usurped) = thread.link(&self.perch) {
+            self.robust().free();
+            return Err(NotAcquired::Io(usurped.into()));
+        }
         drop(pending);
         let words = self.words();
         if died == OwnerDied(false) && words.inconsistent.load(Ordering::Relaxed) == 0 {
@@ -280,25 +340,24 @@ impl LockCore {
     /// Frees it once. Nothing happens if the calling thread does not hold it, as in a copy of the process made by `fork`.
     #[inline]
     pub(crate) fn release(&self) {
-        let words = self.words();
-        let depth = words.depth.load(Ordering::Relaxed);
-        if depth > 0 {
-            if self.is_mine() {
-                words.depth.store(depth - 1, Ordering::Relaxed);
-            }
-            return;
-        }
         let Ok(thread) = RobustThread::current() else {
             return;
         };
-        if self.perch.word().load(Ordering::Relaxed) & OWNER != thread.id()
-            || !self.perch.is_linked()
-        {
+        if !self.perch.is_linked_by(thread) {
+            return;
+        }
+        let words = self.words();
+        let depth = words.depth.load(Ordering::Relaxed);
+        if depth > 0 {
+            words.depth.store(depth - 1, Ordering::Relaxed);
             return;
         }
         let _pending = thread.pending(self.perch.word());
         thread.unlink(&self.perch);
-        self.robust().free();
+        // It is ours, unless somebody has changed it who had no right to.
+        if self.perch.word().load(Ordering::Relaxed) & OWNER == thread.id() {
+            self.robust().free();
+        }
     }
 
     /// Frees it altogether, and gives what [`restore`](Self::restore) needs. The calling thread holds it.
@@ -322,5 +381,111 @@ impl LockCore {
     #[allow(dead_code, reason = "values and arrays stand on it")]
     pub(crate) fn is_inconsistent(&self) -> bool {
         self.words().inconsistent.load(Ordering::Relaxed) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::SharedMapping;
+
+    fn dies_with(core: &LockCore) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| core.acquire(Patience::FOREVER).unwrap());
+        });
+        // Nobody has released it, and the kernel frees it when the thread has told its joiner.
+        while core.owner() != 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_guards_data_tells_everybody_until_it_is_mended() {
+        let core = LockCore::create(true, true, 0).unwrap();
+        dies_with(&core);
+        let own = std::process::id();
+        for _ in 0..3 {
+            let told = core.acquire(Patience::FOREVER).unwrap();
+            assert_eq!(told, Acquired::OwnerDied(own));
+            // Again, as often as it is asked for.
+            let again = core.acquire(Patience::FOREVER).unwrap();
+            assert_eq!(again, Acquired::OwnerDied(own));
+            core.release();
+            core.release();
+            assert!(core.is_inconsistent());
+            // Another death on top.
+            dies_with(&core);
+        }
+        core.acquire(Patience::FOREVER).unwrap();
+        core.mark_consistent();
+        core.release();
+        assert_eq!(core.acquire(Patience::None).unwrap(), Acquired::Clean);
+        core.release();
+    }
+
+    #[test]
+    fn what_guards_nothing_tells_once() {
+        let core = LockCore::create(false, false, 0).unwrap();
+        dies_with(&core);
+        assert!(matches!(
+            core.acquire(Patience::None),
+            Ok(Acquired::OwnerDied(_))
+        ));
+        core.release();
+        assert_eq!(core.acquire(Patience::None).unwrap(), Acquired::Clean);
+        core.release();
+        // It becomes one that guards data, for all who have it.
+        core.set_guards_data();
+        dies_with(&core);
+        for _ in 0..2 {
+            let told = core.acquire(Patience::None).unwrap();
+            assert!(matches!(told, Acquired::OwnerDied(_)));
+            core.release();
+        }
+    }
+
+    /// Whoever has the memory writes anything into it: locks may be held by two, or by nobody, and nothing worse.
+    #[test]
+    fn a_hostile_peer_can_break_the_lock_and_no_more() {
+        let core = LockCore::create(true, true, 0).unwrap();
+        let peer = SharedMapping::new(core.file().as_fd(), 0, PAGE, true, true).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let users: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..300 {
+                            let patience = Patience::of(std::time::Duration::from_micros(200));
+                            if core.acquire(patience).is_ok() {
+                                core.release();
+                            }
+                        }
+                    })
+                })
+                .collect();
+            scope.spawn(|| {
+                let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    let place = PAGE - TAIL + (random as usize >> 8) % 16 * 4;
+                    let value = if random & 3 == 0 { random as u32 } else { 0 };
+                    // SAFETY: inside the mapping, and aligned.
+                    let word = unsafe { peer.address().add(place).cast::<AtomicU32>().as_ref() };
+                    word.store(value, Ordering::Relaxed);
+                    std::thread::yield_now();
+                }
+            });
+            for user in users {
+                user.join().unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        // The lists of these threads are in order: another lock goes round.
+        let other = LockCore::create(false, false, 0).unwrap();
+        dies_with(&other);
+        assert!(other.acquire(Patience::None).is_ok());
+        other.release();
     }
 }

@@ -54,6 +54,15 @@ pub(crate) struct Robust<'l> {
 pub(crate) struct OwnerDied(pub(crate) bool);
 
 impl<'l> Robust<'l> {
+    /// As [`try_take`](Self::try_take), of a lock that nobody has died with, and without looking first: a look would bring the cache line as one
+    /// to be read, and fetch it again to be written.
+    #[inline]
+    pub(crate) fn take_at_once(self, me: u32) -> bool {
+        self.state
+            .compare_exchange(0, me | WAITERS, Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Takes the lock for the thread `me` if it is free.
     ///
     /// SeqCst, because what is done under the lock asks who is about to sleep: one who found it free, and had enlisted before

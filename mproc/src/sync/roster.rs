@@ -160,11 +160,11 @@ impl<Words: HasRoster> Roster<Words> {
         Ok(self.perches[index as usize].get_or_init(|| perch))
     }
 
-    /// Whether a thread of this process has linked it through this mapping.
-    fn is_linked_here(&self, index: u32) -> bool {
+    /// Whether the calling thread has linked it through this mapping.
+    fn is_linked_by(&self, index: u32, thread: RobustThread) -> bool {
         self.perches[index as usize]
             .get()
-            .is_some_and(Perch::is_linked)
+            .is_some_and(|perch| perch.is_linked_by(thread))
     }
 }
 
@@ -194,7 +194,7 @@ impl<Words: HasRoster> Roster<Words> {
         Ok(Perch::of(self.word(index)))
     }
 
-    fn is_linked_here(&self, _index: u32) -> bool {
+    fn is_linked_by(&self, _index: u32, _thread: RobustThread) -> bool {
         true
     }
 }
@@ -237,7 +237,7 @@ impl<Words: HasRoster> Roster<Words> {
 
     /// Whether the calling thread has this seat.
     pub(crate) fn is_held_by(&self, index: u32, thread: RobustThread) -> bool {
-        self.state(index) & OWNER == thread.id() && self.is_linked_here(index)
+        self.state(index) & OWNER == thread.id() && self.is_linked_by(index, thread)
     }
 
     /// Finds a free seat for the calling thread and has `prepare` fill it in before it is its. Whoever sleeps on the words of seats has to begin anew
@@ -270,9 +270,9 @@ impl<Words: HasRoster> Roster<Words> {
         seat.process.store(thread.process(), Ordering::Release);
         prepare(seat);
         #[cfg(not(mproc_model))]
-        thread.link(perch);
+        thread.link(perch).map_err(io::Error::from)?;
         #[cfg(mproc_model)]
-        thread.link(&perch);
+        thread.link(&perch).map_err(io::Error::from)?;
         self.word(index)
             .store(thread.id() | WAITERS, Ordering::SeqCst);
         Ok(index)

@@ -157,15 +157,15 @@ struct Known {
     epoch: u32,
     thread: u32,
     list: *const RobustList,
-    /// How many words of ours are in the list.
-    linked: u32,
 }
 
 thread_local! {
     // Without a destructor, so that it is there to the thread's very end, and is read without a check.
     static KNOWN: Cell<Known> = const {
-        Cell::new(Known { epoch: 0, thread: 0, list: std::ptr::null(), linked: 0 })
+        Cell::new(Known { epoch: 0, thread: 0, list: std::ptr::null() })
     };
+    /// How many words of ours are in the list.
+    static LINKED: Cell<u32> = const { Cell::new(0) };
 }
 
 /// This thread, with its id and its robust list.
@@ -207,9 +207,10 @@ impl RobustThread {
             epoch,
             thread,
             list,
-            linked: 0,
         };
         KNOWN.set(known);
+        // In the child of a `fork`, what the parent had linked is not.
+        LINKED.set(0);
         Ok(Self { known })
     }
 
@@ -229,15 +230,12 @@ impl RobustThread {
     /// How many words of ours are in the list.
     #[inline]
     pub(super) fn linked(self) -> u32 {
-        KNOWN.get().linked
+        LINKED.get()
     }
 
     #[inline]
     pub(super) fn set_linked(self, linked: u32) {
-        KNOWN.set(Known {
-            linked,
-            ..self.known
-        });
+        LINKED.set(linked);
     }
 
     /// The kernel's number of this thread.

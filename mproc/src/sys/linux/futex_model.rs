@@ -398,6 +398,16 @@ pub(crate) struct Perch(Word<'static>);
 #[derive(Debug)]
 pub(crate) struct TooMany;
 
+/// As in `perch.rs`.
+#[derive(Debug)]
+pub(crate) struct Usurped;
+
+impl From<Usurped> for io::Error {
+    fn from(_: Usurped) -> Self {
+        unreachable!("nobody is hostile in a model")
+    }
+}
+
 /// As in `futex.rs`.
 pub(crate) const MOST_WORDS: usize = 128;
 
@@ -418,11 +428,12 @@ impl RobustThread {
         Ok(())
     }
 
-    pub(crate) fn link(self, perch: &Perch) {
+    pub(crate) fn link(self, perch: &Perch) -> Result<(), Usurped> {
         may_die();
         if let Some(own) = self.0 {
             kernel(|kernel| kernel.processes[own].linked.push(perch.0));
         }
+        Ok(())
     }
 
     pub(crate) fn unlink(self, perch: &Perch) {

@@ -41,7 +41,7 @@ pub(crate) use process::{
     program_arguments, reap, send_signal, set_thread_name, status_after_foreign_reap,
 };
 pub(crate) use shared::{
-    PAGE, SharedMapping, allocate, allocated, is_byte_locked, is_same_file, largest_file,
+    PAGE, SharedMapping, allocate, allocated, file_identity, is_byte_locked, largest_file,
     lock_byte, populate, punch, reopen, shared_file, shared_file_size, size, sparse_file,
     unlock_byte, write_at,
 };

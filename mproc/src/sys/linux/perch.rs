@@ -9,9 +9,9 @@
 //!
 //! ```text
 //!          shared page (the file)                    private page
-//! … ─────────────────┬────────┬──────────────║────────┬────────┬───────── …
-//!                    │  word  │ 20 or 24     ║  prev  │  next  │
-//! … ─────────────────┴────────┴──────────────║────────┴────────┴───────── …
+//! … ─────────────────┬────────┬──────────────║────────┬────────┬────────┬─ …
+//!                    │  word  │ 20 or 24     ║  prev  │  next  │ linker │
+//! … ─────────────────┴────────┴──────────────║────────┴────────┴────────┴─ …
 //!                    └──── futex_offset (libc's: glibc 32, musl 28) ┘
 //! ```
 //!
@@ -20,18 +20,22 @@
 //!
 //! # Invariants
 //!
-//! 1. An entry is in the list of at most one thread, the one that holds the word, and only that thread touches it.
-//! 2. `next` is null exactly while the entry is in no list of a thread that lives (it may be left over from a dead one).
+//! 1. An entry is in the list of at most one thread, its *linker*, and only that thread touches it. Whatever the shared word says: whoever
+//!    has the memory may have made two threads believe that they hold it.
+//! 2. `linker`, which is private, too, is 0 exactly while the entry is in no list; it may be left over from a thread that ended, or from before
+//!    a `fork`.
 //! 3. A perch whose entry is in a list is never unmapped: who drops it forgets it.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use std::time::Duration;
 
 use nix::libc;
 
 use super::futex::RobustThread;
+use super::poll::Deadline;
 use super::shared::PAGE;
 
 /// How many words a thread may have linked. The kernel looks at 2048 entries; libc is to have some, too.
@@ -70,6 +74,19 @@ unsafe impl Sync for Perch {}
 /// The thread holds as many as it can.
 #[derive(Debug)]
 pub(crate) struct TooMany;
+
+/// Another thread of this process has linked the word: somebody has changed shared memory who had no right to.
+#[derive(Debug)]
+pub(crate) struct Usurped;
+
+impl From<Usurped> for io::Error {
+    fn from(Usurped: Usurped) -> Self {
+        Self::new(
+            io::ErrorKind::InvalidData,
+            "the shared memory of a lock was changed by somebody who does not hold it",
+        )
+    }
+}
 
 impl Perch {
     /// Maps the page of the file at `offset`. The caller has made sure that the file is long enough and cannot shrink.
@@ -112,9 +129,21 @@ impl Perch {
         unsafe { self.address.add(PAGE + NEXT).cast().as_ref() }
     }
 
+    #[inline]
+    fn linker(&self) -> &AtomicU32 {
+        // SAFETY: as above, what follows.
+        unsafe { self.address.add(PAGE + 2 * NEXT).cast().as_ref() }
+    }
+
     /// Whether a thread of this process has it in its list, or had it at its end.
     pub(crate) fn is_linked(&self) -> bool {
-        !self.next().load(Ordering::Relaxed).is_null()
+        self.linker().load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the calling thread has it in its list.
+    #[inline]
+    pub(crate) fn is_linked_by(&self, thread: RobustThread) -> bool {
+        self.linker().load(Ordering::Relaxed) == thread.id()
     }
 }
 
@@ -177,9 +206,15 @@ impl RobustThread {
     }
 
     /// Puts the word into the list of this thread, which is the calling one. From here on, if the thread dies while the word has its id, the
-    /// kernel frees the word, marks it, and wakes one who sleeps on it. Nobody else has it linked: who links it has a right to it.
+    /// kernel frees the word, marks it, and wakes one who sleeps on it.
     #[inline]
-    pub(crate) fn link(self, perch: &Perch) {
+    pub(crate) fn link(self, perch: &Perch) -> Result<(), Usurped> {
+        let linker = perch.linker();
+        if let Err(other) =
+            linker.compare_exchange(0, self.id(), Ordering::Acquire, Ordering::Relaxed)
+        {
+            self.take_over(perch, other)?;
+        }
         let list = self.list();
         let head = std::ptr::from_ref(list).cast_mut().cast::<u8>();
         let entry = std::ptr::from_ref(perch.next()).cast_mut().cast::<u8>();
@@ -195,17 +230,45 @@ impl RobustThread {
         list.list.store(entry, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         self.set_linked(self.linked() + 1);
+        Ok(())
     }
 
-    /// Takes the word out of the list, into which this thread has put it.
+    /// Makes this thread the linker of an entry that has one.
+    #[cold]
+    fn take_over(self, perch: &Perch, other: u32) -> Result<(), Usurped> {
+        if other == self.id() {
+            // Left over from a hold that ended when the word was not ours any more.
+            self.unlink(perch);
+        }
+        let mut other = perch.linker().load(Ordering::Relaxed);
+        // One that has just ended is there for a moment after the kernel has freed its words.
+        let patience = Deadline::after(Duration::from_secs(1));
+        while other != 0 && is_own_thread(other) {
+            if patience.remaining() == Some(Duration::ZERO) {
+                return Err(Usurped);
+            }
+            std::thread::yield_now();
+            other = perch.linker().load(Ordering::Relaxed);
+        }
+        perch
+            .linker()
+            .compare_exchange(other, self.id(), Ordering::Acquire, Ordering::Relaxed)
+            .map(drop)
+            .map_err(|_| Usurped)
+    }
+
+    /// Takes the word out of the list, if this thread has put it there.
     #[inline]
     pub(crate) fn unlink(self, perch: &Perch) {
+        if !perch.is_linked_by(self) {
+            return;
+        }
         let head = std::ptr::from_ref(self.list()).cast_mut().cast::<u8>();
         let next = perch.next().load(Ordering::Relaxed);
         let prev = perch.prev().load(Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        // SAFETY: both are entries of this thread's list, or its head, whose first field is its `next`: private memory tells (see above),
-        // and what was linked is unlinked once, by the thread that linked it.
+        // SAFETY: both are entries of this thread's list, or its head, whose first field is its `next`: private memory tells (see above), which
+        // only the linker changes, and that we are (invariants 1 and 2).
         unsafe {
             if unmarked(next) != head {
                 prev_of(unmarked(next)).store(prev, Ordering::Relaxed);
@@ -213,7 +276,7 @@ impl RobustThread {
             (*unmarked(prev).cast::<AtomicPtr<u8>>()).store(next, Ordering::Relaxed);
         }
         compiler_fence(Ordering::SeqCst);
-        perch.next().store(null_mut(), Ordering::Relaxed);
+        perch.linker().store(0, Ordering::Release);
         self.set_linked(self.linked().saturating_sub(1));
     }
 }

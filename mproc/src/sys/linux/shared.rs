@@ -70,10 +70,10 @@ pub(crate) fn size(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(nix::sys::stat::fstat(fd)?.st_size as u64)
 }
 
-/// Whether two descriptors are of one file.
-pub(crate) fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    let [one, other] = [one, other].map(nix::sys::stat::fstat);
-    matches!((one, other), (Ok(one), Ok(other)) if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+/// What tells a file from all others that are there.
+pub(crate) fn file_identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = nix::sys::stat::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// How many bytes of a file have memory behind them.
