@@ -77,7 +77,6 @@ impl Lock {
     }
 
     /// The lock in a file that begins with one, see [`LockCore::create`].
-    #[allow(dead_code, reason = "values and arrays stand on it")]
     pub(crate) fn of(core: Arc<LockCore>) -> Self {
         Self { core }
     }
@@ -181,7 +180,6 @@ impl<'l> LockGuard<'l> {
         self.0.mark_consistent();
     }
 
-    #[allow(dead_code, reason = "arrays that share a lock stand on it")]
     pub(crate) fn held(&self) -> &Held<'l> {
         &self.0
     }

@@ -66,12 +66,6 @@ impl RLock {
         &self.core
     }
 
-    /// The lock in a file that begins with one, see [`LockCore::create`].
-    #[allow(dead_code, reason = "values and arrays stand on it")]
-    pub(crate) fn of(core: Arc<LockCore>) -> Self {
-        Self { core }
-    }
-
     /// Acquires the lock. Waits while somebody else holds it. The guard releases it when it is dropped.
     ///
     /// # Errors
@@ -170,7 +164,6 @@ impl<'l> RLockGuard<'l> {
         self.0.mark_consistent();
     }
 
-    #[allow(dead_code, reason = "arrays that share a lock stand on it")]
     pub(crate) fn held(&self) -> &Held<'l> {
         &self.0
     }

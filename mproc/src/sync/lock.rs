@@ -189,7 +189,6 @@ impl LockCore {
     }
 
     /// The file, with whatever stands behind the lock's page.
-    #[allow(dead_code, reason = "values and arrays stand on it")]
     pub(crate) fn file(&self) -> &Arc<OwnedFd> {
         &self.file
     }
@@ -223,7 +222,6 @@ impl LockCore {
     }
 
     /// From here on a death leaves it inconsistent until somebody says otherwise.
-    #[allow(dead_code, reason = "values and arrays stand on it")]
     pub(crate) fn set_guards_data(&self) {
         self.words().guards_data.store(1, Ordering::SeqCst);
     }
@@ -378,7 +376,7 @@ impl LockCore {
     }
 
     /// Whether an owner died and nobody has mended the data.
-    #[allow(dead_code, reason = "values and arrays stand on it")]
+    #[cfg(test)]
     pub(crate) fn is_inconsistent(&self) -> bool {
         self.words().inconsistent.load(Ordering::Relaxed) != 0
     }
