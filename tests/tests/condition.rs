@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mproc::{Condition, ErrorKind, Failure, Lock, Queue, RLock, Semaphore};
+use mproc::{Condition, ErrorKind, Failure, Lock, Queue, RLock, Semaphore, Value};
 use mproc_tests::{dose, watchdog};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -249,4 +249,27 @@ fn a_lock_that_comes_several_ways_is_one() {
     let _outer = lock.acquire().unwrap();
     let _inner = back.acquire().unwrap();
     assert!(format!("{back:?}").ends_with(", 2)>"), "{back:?}");
+}
+
+#[mproc::entry]
+fn waits_for_value(value: &Value<u64>, changed: &Condition) -> Result<u64, Failure> {
+    let mut guard = value.lock().map_err(mproc::Error::from)?;
+    while *guard < 3 {
+        changed.wait(&mut guard)?;
+    }
+    Ok(*guard)
+}
+
+#[test]
+fn a_condition_shares_the_lock_of_a_value() {
+    let _watchdog = watchdog("a_condition_shares_the_lock_of_a_value", LIMIT);
+    let value = Value::new(0_u64).unwrap();
+    let changed = Condition::with_lock(&value).unwrap();
+    let child = waits_for_value::spawn(&value, &changed).unwrap();
+    for _ in 0..3 {
+        let mut guard = value.lock().unwrap();
+        *guard += 1;
+        changed.notify_all().unwrap();
+    }
+    assert_eq!(child.join().unwrap().unwrap(), 3);
 }

@@ -88,7 +88,7 @@ pub(crate) trait HoldsLock {
     fn held_core(&self) -> &LockCore;
 }
 
-/// What a [`Condition`] can share the lock of: [`Lock`], [`RLock`], another `Condition`.
+/// What a [`Condition`] can share the lock of: [`Lock`], [`RLock`], [`Value`](crate::Value), [`Array`](crate::Array), another `Condition`.
 #[expect(private_bounds, reason = "it is sealed")]
 pub trait Lockable: HasLock {}
 

@@ -12,11 +12,8 @@ mod semaphore;
 pub use acquire_error::AcquireError;
 pub use barrier::{Barrier, BarrierError};
 pub use condition::{Condition, ConditionGuard, Lockable, WaitGuard};
-#[expect(unused_imports, reason = "values and arrays stand on them")]
 pub(crate) use condition::{HasLock, HoldsLock};
 pub use event::Event;
-#[expect(unused_imports, reason = "values and arrays stand on it")]
-pub(crate) use guard::Held;
 pub use mutex::{Lock, LockGuard};
 pub use rlock::{RLock, RLockGuard};
 pub use semaphore::{BoundedSemaphore, Permit, Semaphore};

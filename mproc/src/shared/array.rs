@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::data::Data;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{AcquireError, Lock, LockGuard};
+use crate::lock::{AcquireError, HasLock, HoldsLock, Lock, LockGuard};
 use crate::sync::lock::LockCore;
 use crate::sys::PAGE;
 
@@ -286,5 +286,19 @@ impl<'de, T: Pod> Deserialize<'de> for Array<T> {
             lock,
             data: Arc::new(data),
         })
+    }
+}
+
+/// A [`Condition`](crate::Condition) can share the lock.
+impl<T> HasLock for Array<T> {
+    fn lock_core(&self) -> &Arc<LockCore> {
+        self.lock.core()
+    }
+}
+
+/// A [`Condition`](crate::Condition) can wait with it: nothing is borrowed from the array meanwhile.
+impl<T> HoldsLock for ArrayGuard<'_, T> {
+    fn held_core(&self) -> &LockCore {
+        self.held.held().core()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytemuck::Pod;
@@ -9,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::array::{Array, ArrayGuard};
 use crate::error::Result;
-use crate::lock::{AcquireError, Lock, LockGuard};
+use crate::lock::{AcquireError, HasLock, HoldsLock, Lock, LockGuard};
+use crate::sync::lock::LockCore;
 
 /// A plain value that processes and threads share, under a lock: an [`Array`] of one.
 ///
@@ -194,5 +196,19 @@ impl<'de, T: Pod> Deserialize<'de> for Value<T> {
             ));
         }
         Ok(Self(array))
+    }
+}
+
+/// A [`Condition`](crate::Condition) can share the lock.
+impl<T> HasLock for Value<T> {
+    fn lock_core(&self) -> &Arc<LockCore> {
+        self.0.lock_core()
+    }
+}
+
+/// A [`Condition`](crate::Condition) can wait with it: nothing is borrowed from the value meanwhile.
+impl<T> HoldsLock for ValueGuard<'_, T> {
+    fn held_core(&self) -> &LockCore {
+        self.0.held_core()
     }
 }
