@@ -734,5 +734,6 @@ fn queues_are_used_under_a_lock_and_both_survive() {
     }
     victims.iter().for_each(kill_it);
     let _held = any(lock.acquire());
-    assert!(one.len() + other.len() >= ITEMS - 1);
+    // Each of those that were killed last may have had one.
+    assert!(one.len() + other.len() >= ITEMS - VICTIMS);
 }
