@@ -474,8 +474,9 @@ fn round_trips(rounds: usize) {
         drop(parcel);
         eventually(|| has_ended(&reader));
         drop((made, reader));
-        let now = descriptors();
-        assert_eq!(*before.get_or_insert_with(|| now.clone()), now);
+        // Of the same number, and not the same: crates come and go.
+        let now = descriptors().len();
+        assert_eq!(*before.get_or_insert(now), now);
     }
     there.close();
     child.join().unwrap();

@@ -109,6 +109,8 @@ impl Fetcher {
                     false
                 })?;
                 let found = found.ok_or_else(|| invalid("descriptors are missing"))?;
+                // Those that were emptied before their maker was done with them are at their end by now.
+                self.crates.retain(|(_, fd)| !is_at_end(fd.as_fd()));
                 if self.crates.len() >= KEPT {
                     self.crates.remove(0);
                 }
