@@ -44,6 +44,29 @@ fn five_workers() {
 }
 
 #[test]
+fn pool() {
+    assert_eq!(output_of("pool", &[]).out, "[1, 4, 9]\n");
+}
+
+#[test]
+fn pool_of_workers() {
+    let printed = output_of("pool_of_workers", &[]);
+    let lines: Vec<&str> = printed.out.lines().collect();
+    let squares = "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]";
+    assert_eq!(
+        lines[..5],
+        ["100", squares, "Some(0)", "Some(1)", "Some(4)"]
+    );
+    let mut unordered: Vec<u32> = lines[5]
+        .split_whitespace()
+        .map(|x| x.parse().unwrap())
+        .collect();
+    unordered.sort_unstable();
+    assert_eq!(format!("{unordered:?}"), squares);
+    assert_eq!(lines[6..], ["time is over"]);
+}
+
+#[test]
 fn names() {
     let printed = output_of("names", &["--seconds", "0"]);
     let names = ["Process-3", "my_service", "worker 1"];

@@ -193,11 +193,38 @@ impl<'a> FunctionEntry<'a> {
             .iter()
             .map(|parameter| self.arrives(parameter));
         let readable = self.readable();
+        let given = (0..self.parameters.len()).map(|index| {
+            Ident::new(
+                &format!("argument{index}"),
+                Span::mixed_site().located_at(*span),
+            )
+        });
+        let given = given.collect::<Vec<_>>();
+        let to = Ident::new("to", Span::mixed_site().located_at(*span));
+        let puts = self
+            .parameters
+            .iter()
+            .zip(&given)
+            .map(|(parameter, given)| {
+                let label = spoken(&parameter.name);
+                let carrier = self.carrier(parameter);
+                let value = match &parameter.passing {
+                    Passing::Value => quote_spanned!(*span=> &#given),
+                    Passing::Lent(borrowed) => {
+                        quote_spanned!(*span=> #mproc::__private::lend::<#borrowed>(&#given))
+                    }
+                };
+                quote_spanned!(*span=> #to.put(#label, #carrier, #value);)
+            });
         quote_spanned! {*span=>
             impl #mproc::Entry for #name {
                 type Args = (#(#arrive,)*);
                 type Output = #result;
                 const NAME: &'static str = #readable;
+                #[allow(unused_variables)]
+                fn put((#(#given,)*): Self::Args, #to: &mut #mproc::__private::Arguments) {
+                    #(#puts)*
+                }
             }
         }
     }
@@ -214,6 +241,9 @@ impl<'a> FunctionEntry<'a> {
         quote_spanned! {*span=>
             impl #mproc::Unary for #name {
                 type Arg = #arrives;
+                fn alone(argument: Self::Arg) -> Self::Args {
+                    (argument,)
+                }
             }
         }
     }
@@ -350,11 +380,15 @@ impl<'a> RunEntry<'a> {
         let worker = &self.implementation.self_ty;
         let output = self.output();
         let readable = self.readable();
+        let carrier = wire(worker, self.arguments);
         quote_spanned! {*span=>
             impl #mproc::Entry for #worker {
                 type Args = (#worker,);
                 type Output = #output;
                 const NAME: &'static str = #readable;
+                fn put((worker,): Self::Args, to: &mut #mproc::__private::Arguments) {
+                    to.put("self", #carrier, &worker);
+                }
             }
         }
     }

@@ -109,6 +109,10 @@ pub enum ErrorKind {
     NotOwned,
     /// A semaphore was released more often than it was acquired.
     OverReleased,
+    /// A task of a pool was cancelled.
+    Cancelled,
+    /// The pool was closed or terminated before it came to this task.
+    ShutDown,
     /// The system refused something else. [`Error::io_error`] is its answer.
     Io,
 }
@@ -144,6 +148,26 @@ impl Error {
     pub(crate) fn panicked(panic: Panic) -> Self {
         let mut error = Self::new(ErrorKind::Panicked, format!("panicked: {}", panic.message));
         error.0.panic = Some(panic);
+        error
+    }
+
+    pub(crate) fn with_panic(mut self, panic: Panic) -> Self {
+        self.0.panic = Some(panic);
+        self
+    }
+
+    /// Errors are not `Clone`; one that several are to be told is written out again, without its source.
+    pub(crate) fn again(&self) -> Self {
+        let mut message = self.0.message.clone();
+        let mut source = self.source();
+        while let Some(error) = source {
+            message = format!("{message}: {error}");
+            source = error.source();
+        }
+        let mut error = Self::new(self.0.kind, message);
+        error.0.who = self.0.who.clone();
+        error.0.status = self.0.status;
+        error.0.panic = self.0.panic.clone();
         error
     }
 

@@ -44,6 +44,7 @@
 //!
 //! ```text
 //! facade     lib.rs   __private (for the macros' output only)
+//! services   pool/                         many calls over a few processes
 //! channels   queue/   pipe/   wait     tokio/ (with that feature)
 //!            lock/                     Python's locks, with guards, over what `sync/` has
 //!            courier  channel_error    descriptors beside messages; what sending and receiving can fail with
@@ -67,6 +68,7 @@ mod fd;
 mod lock;
 mod logging;
 mod pipe;
+mod pool;
 mod process;
 mod queue;
 mod shared;
@@ -186,6 +188,7 @@ pub use mproc_macros::entry;
 /// result is whatever `main` may return. To write `main` by hand, begin it with [`freeze_support`].
 pub use mproc_macros::main;
 pub use pipe::{Connection, IntoIter, Iter, Receiver, Sender, duplex, pipe};
+pub use pool::{AsyncResult, Calls, Imap, ImapUnordered, Pool, PoolBuilder};
 pub use process::{
     AnyChild, Child, CurrentProcess, ExitStatus, ParentProcess, Process, Stdio, active_children,
     cpu_count, current_process, parent_process,

@@ -85,6 +85,22 @@ impl Bound {
         }
     }
 
+    /// What goes into the message that is being encoded.
+    fn travelling<E: serde::ser::Error>(&self) -> Result<(TravellingArguments, Vec<Fd>), E> {
+        match self {
+            Self::Reusable(message) => Ok(travelling(message)),
+            // What moved into this call is gone once the message around it is.
+            Self::Once(message) => {
+                message
+                    .park(travelling, Message::commit)
+                    .map_err(|reason| match reason {
+                        NotMoved::AlreadySent => E::custom(USED),
+                        NotMoved::OutsideMessage => E::custom(OUTSIDE),
+                    })
+            }
+        }
+    }
+
     fn is_used(&self) -> bool {
         match self {
             Self::Reusable(_) => false,
@@ -123,6 +139,20 @@ impl<R> Call<R> {
     /// A process that will run this call, to be configured and started.
     pub fn process(self) -> Process<R> {
         Process::new(self)
+    }
+
+    /// The same call, without the type of its result.
+    pub(crate) fn erase(self) -> Call<()> {
+        Call {
+            registration: self.registration,
+            arguments: self.arguments,
+            result: PhantomData,
+        }
+    }
+
+    /// Whether both call the same entry.
+    pub(crate) fn is_kin(&self, other: &Self) -> bool {
+        std::ptr::eq(self.registration, other.registration)
     }
 
     /// Why this call cannot be sent, if it cannot.
@@ -267,18 +297,7 @@ impl<'de> Deserialize<'de> for Bytes {
 impl<R> Serialize for Call<R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let bound = self.arguments.as_ref().map_err(S::Error::custom)?;
-        let (arguments, handles) = match bound {
-            Bound::Reusable(message) => travelling(message),
-            // What moved into this call is gone once the message around it is.
-            Bound::Once(message) => {
-                message
-                    .park(travelling, Message::commit)
-                    .map_err(|reason| match reason {
-                        NotMoved::AlreadySent => S::Error::custom(USED),
-                        NotMoved::OutsideMessage => S::Error::custom(OUTSIDE),
-                    })?
-            }
-        };
+        let (arguments, handles) = bound.travelling()?;
         Travelling {
             key: self.registration.key(),
             signature: self.registration.signature(),
@@ -321,6 +340,65 @@ impl<'de, R> Deserialize<'de> for Call<R> {
     }
 }
 
+/// A message inside another one.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Parcel(TravellingArguments, Vec<Fd>);
+
+impl Parcel {
+    /// The same bytes and handles; `message` still decides about what has moved into it.
+    pub(crate) fn of(message: &Message) -> Self {
+        let (body, handles) = travelling(message);
+        Self(body, handles)
+    }
+
+    pub(crate) fn into_message(self) -> Message {
+        let body = match self.0 {
+            TravellingArguments::Inline(Bytes(bytes)) => Body::Inline(bytes),
+            TravellingArguments::Blob(fd, length) => Body::Blob(fd.into_shared(), length),
+        };
+        Message::from_parts(body, self.1.into_iter().map(Fd::into_shared).collect())
+    }
+}
+
+/// Calls of one entry, whose key travels once for all of them. Never empty.
+pub(crate) struct Bundle(pub(crate) Vec<Call<()>>);
+
+#[derive(Serialize, Deserialize)]
+struct TravellingBundle<'a> {
+    key: Key<'a>,
+    signature: u64,
+    calls: Vec<(Parcel, bool)>,
+}
+
+impl Serialize for Bundle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let registration = self.0[0].registration;
+        let calls = self.0.iter().map(|call| {
+            let bound = call.arguments.as_ref().map_err(S::Error::custom)?;
+            let (body, handles) = bound.travelling()?;
+            Ok((Parcel(body, handles), matches!(bound, Bound::Once(_))))
+        });
+        TravellingBundle {
+            key: registration.key(),
+            signature: registration.signature(),
+            calls: calls.collect::<Result<_, S::Error>>()?,
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bundle {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bundle = TravellingBundle::deserialize(deserializer)?;
+        let registration =
+            registry::find(&bundle.key, bundle.signature).map_err(D::Error::custom)?;
+        let calls = bundle.calls.into_iter();
+        let calls = calls
+            .map(|(parcel, unique)| Call::new(registration, Ok(parcel.into_message()), unique));
+        Ok(Self(calls.collect()))
+    }
+}
+
 /// A call as a child receives it: its entry is looked up when it is run, so that what goes wrong keeps its kind.
 #[derive(Deserialize)]
 #[serde(transparent)]
@@ -335,6 +413,12 @@ impl AnyCall {
 
 /// A call whose result type is known to its entry alone.
 pub(crate) struct Resolved(Call<()>);
+
+impl From<Call<()>> for Resolved {
+    fn from(call: Call<()>) -> Self {
+        Self(call)
+    }
+}
 
 impl Resolved {
     /// The function's own name, as it stands in the logs.

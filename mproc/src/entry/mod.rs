@@ -27,6 +27,9 @@ pub trait Entry: registry::Registered<Value = <Self as Entry>::Output> {
     type Output: 'static;
     /// The readable name: module path and function.
     const NAME: &'static str;
+    /// Encodes all arguments, for who has them as a tuple.
+    #[doc(hidden)]
+    fn put(arguments: Self::Args, to: &mut arguments::Arguments);
 }
 
 /// An entry with one parameter: what `map` and `imap` call for each item.
@@ -37,6 +40,16 @@ pub trait Entry: registry::Registered<Value = <Self as Entry>::Output> {
 pub trait Unary: Entry {
     /// The parameter, as it arrives.
     type Arg;
+    /// The tuple of this one argument.
+    #[doc(hidden)]
+    fn alone(argument: Self::Arg) -> Self::Args;
+}
+
+/// Binds an entry to arguments that are a tuple.
+pub(crate) fn bind<E: Entry>(arguments: E::Args) -> Call<E::Output> {
+    let mut encoded = arguments::Arguments::new::<E>();
+    E::put(arguments, &mut encoded);
+    encoded.into_call()
 }
 
 /// An object with behaviour: a value that is sent to a process of its own and run there. Python's subclass of `Process`.

@@ -47,7 +47,7 @@ pub(crate) use shared::{
 };
 #[cfg(feature = "test")]
 pub(crate) use signal::ignore_sigpipe;
-pub(crate) use signal::{SIGINT, SIGKILL, SIGTERM, signal_name};
+pub(crate) use signal::{SIGINT, SIGKILL, SIGTERM, pass_over_interrupts, signal_name};
 pub(crate) use socket::{
     MAX_DESCRIPTORS_PER_PACKET, Received, peek_packet, peer_user, receive_bare, receive_packet,
     send_packet, seqpacket_pair,

@@ -1,0 +1,304 @@
+//! The pool that never hangs (G6, G7, G8): every task resolves once, whatever becomes of its worker.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use mproc::{ErrorKind, Failure, Pool, Queue};
+use mproc_tests::{dose, eventually, runs, watchdog};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::Pid;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[mproc::entry]
+fn square(x: i64) -> i64 {
+    x * x
+}
+
+#[mproc::entry]
+fn add(x: i64, text: &str) -> i64 {
+    x + text.len() as i64
+}
+
+/// Ends in the way that the number says, or gives it back.
+#[mproc::entry]
+fn end_badly(how: u32) -> u32 {
+    match how {
+        1 => panic!("as told"),
+        2 => std::process::exit(7),
+        3 => std::process::abort(),
+        4 => {
+            raise(Signal::SIGKILL).unwrap();
+        }
+        _ => {}
+    }
+    how
+}
+
+#[mproc::entry]
+fn refuse(x: i64) -> Result<i64, Failure> {
+    Err(Failure::msg(x))
+}
+
+#[mproc::entry]
+fn id() -> u32 {
+    std::process::id()
+}
+
+/// Says that it has begun, and goes on for ever.
+#[mproc::entry]
+fn hang(begun: &Queue<u32>) {
+    begun.put(std::process::id()).unwrap();
+    loop {
+        thread::park();
+    }
+}
+
+#[mproc::entry]
+fn fail_to_load() {
+    panic!("no model here");
+}
+
+/// Counts how often it is called, and dies the first time.
+#[mproc::entry]
+fn die_once(calls: &Queue<u32>) -> usize {
+    calls.put(0).unwrap();
+    let count = calls.len();
+    if count == 1 {
+        raise(Signal::SIGKILL).unwrap();
+    }
+    count
+}
+
+#[test]
+fn every_form_of_call_gives_values() {
+    let _watchdog = watchdog("every_form_of_call_gives_values", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let squares: Vec<i64> = (0..1000).map(square).collect();
+    assert_eq!(pool.apply(square::bind(12)).unwrap(), 144);
+    assert_eq!(pool.map::<square>(0..1000).unwrap(), squares);
+    let chunked = pool.calls().chunk_size(1).map::<square>(0..1000);
+    assert_eq!(chunked.unwrap(), squares);
+    let pairs = [(1, "a".to_owned()), (2, "bcd".to_owned())];
+    assert_eq!(pool.starmap::<add>(pairs).unwrap(), [2, 5]);
+    let lazy: Result<Vec<_>, _> = pool.imap::<square>(0..1000).collect();
+    assert_eq!(lazy.unwrap(), squares);
+    let unordered: Result<Vec<_>, _> = pool.imap_unordered::<square>(0..1000).collect();
+    let mut unordered = unordered.unwrap();
+    unordered.sort_unstable();
+    assert_eq!(unordered, squares);
+    assert_eq!(pool.map::<square>([]).unwrap(), []);
+    assert_eq!(
+        pool.apply(refuse::bind(3))
+            .unwrap()
+            .unwrap_err()
+            .to_string(),
+        "3"
+    );
+    pool.join();
+    let error = pool.apply(square::bind(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ShutDown);
+}
+
+#[test]
+fn a_chunk_without_items_is_an_error() {
+    let _watchdog = watchdog("a_chunk_without_items_is_an_error", LIMIT);
+    let pool = Pool::new(1).unwrap();
+    assert!(pool.calls().chunk_size(0).map::<square>(0..3).is_err());
+    let mut lazy = pool.calls().chunk_size(0).imap::<square, _>(0..3);
+    assert!(lazy.next().unwrap().is_err());
+    assert!(lazy.next().is_none());
+    assert!(Pool::new(0).is_err());
+}
+
+#[test]
+fn only_the_task_that_ends_badly_is_an_error() {
+    let _watchdog = watchdog("only_the_task_that_ends_badly_is_an_error", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let ways = || (0..200_u32).map(|number| if number % 20 < 5 { number % 20 } else { 0 });
+    for chunk in [1, 7, 200] {
+        let calls = pool.calls().chunk_size(chunk).in_flight(200);
+        for (how, result) in ways().zip(calls.imap::<end_badly, _>(ways())) {
+            let error = match result {
+                Ok(value) => {
+                    assert_eq!((how, value), (0, 0));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match how {
+                1 => assert_eq!(error.panic().unwrap().message(), "as told"),
+                2 => assert_eq!(
+                    (error.kind(), error.exit_code()),
+                    (ErrorKind::Exited, Some(7))
+                ),
+                3 => assert_eq!((error.kind(), error.signal()), (ErrorKind::Killed, Some(6))),
+                4 => assert_eq!((error.kind(), error.signal()), (ErrorKind::Killed, Some(9))),
+                _ => panic!("it was to give {how}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_task_is_retried_when_its_worker_dies() {
+    let _watchdog = watchdog("a_task_is_retried_when_its_worker_dies", LIMIT);
+    let pool = Pool::new(1).unwrap();
+    let calls = Queue::new().unwrap();
+    let value = pool.calls().retries(1).apply(die_once::bind(&calls));
+    assert_eq!(value.unwrap(), 2);
+}
+
+#[test]
+fn workers_killed_under_load_cost_their_tasks_only() {
+    let _watchdog = watchdog("workers_killed_under_load_cost_their_tasks_only", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let stop = AtomicBool::new(false);
+    let killed = AtomicUsize::new(0);
+    let rounds = dose(20, 2000);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for worker in pool.workers() {
+                    worker.kill().unwrap();
+                    killed.fetch_add(1, Ordering::Relaxed);
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let mut died = 0;
+        for _ in 0..rounds {
+            // Each resolves, and a value is the right one.
+            let results = pool.calls().in_flight(500).imap::<square, _>(0..500);
+            let mut count = 0;
+            for (x, result) in (0..).zip(results) {
+                count += 1;
+                match result {
+                    Ok(value) => assert_eq!(value, x * x),
+                    Err(error) => {
+                        assert_eq!(error.signal(), Some(9), "{error}");
+                        died += 1;
+                    }
+                }
+            }
+            assert_eq!(count, 500);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(
+            died <= killed.load(Ordering::Relaxed),
+            "{died} died of {killed:?} kills"
+        );
+    });
+    assert_eq!(pool.apply(square::bind(3)).unwrap(), 9);
+}
+
+#[test]
+fn a_worker_killed_while_idle_costs_nothing() {
+    let _watchdog = watchdog("a_worker_killed_while_idle_costs_nothing", LIMIT);
+    let pool = Pool::new(1).unwrap();
+    let first = pool.apply(id::bind()).unwrap();
+    kill(Pid::from_raw(first as i32), Signal::SIGKILL).unwrap();
+    eventually(|| !runs(first));
+    assert_ne!(pool.apply(id::bind()).unwrap(), first);
+}
+
+#[test]
+fn time_limits_and_cancellation_end_the_task_and_nothing_else() {
+    let _watchdog = watchdog("time_limits_and_cancellation", LIMIT);
+    let pool = Pool::new(1).unwrap();
+    let begun = Queue::new().unwrap();
+    let limited = pool.calls().timeout(Duration::from_millis(1));
+    let error = limited.apply(hang::bind(&begun)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+
+    while begun.try_get().is_ok() {}
+    let mut running = pool.apply_async(hang::bind(&begun)).unwrap();
+    let queued = pool.apply_async(square::bind(1)).unwrap();
+    let goes_on = pool.apply_async(square::bind(2)).unwrap();
+    let worker = begun.get().unwrap();
+    let error = running.get_timeout(Duration::from_millis(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    queued.cancel();
+    assert_eq!(queued.get().unwrap_err().kind(), ErrorKind::Cancelled);
+    running.cancel();
+    assert_eq!(running.get().unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(!runs(worker));
+    assert_eq!(goes_on.get().unwrap(), 4);
+}
+
+#[test]
+fn an_initializer_that_fails_fails_the_pool_once() {
+    let _watchdog = watchdog("an_initializer_that_fails_fails_the_pool_once", LIMIT);
+    let builder = Pool::builder().processes(2);
+    let pool = builder.initializer(fail_to_load::bind()).start().unwrap();
+    for _ in 0..3 {
+        let error = pool.apply(square::bind(1)).unwrap_err();
+        assert!(error.to_string().contains("no model here"), "{error}");
+        assert!(error.is_panic(), "{error:?}");
+    }
+    pool.join();
+    assert!(pool.workers().is_empty());
+}
+
+#[test]
+fn imap_takes_no_more_than_it_may() {
+    let _watchdog = watchdog("imap_takes_no_more_than_it_may", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let taken = AtomicUsize::new(0);
+    let endless = (0..).inspect(|_| _ = taken.fetch_add(1, Ordering::Relaxed));
+    let mut results = pool.calls().in_flight(8).imap::<square, _>(endless);
+    assert_eq!(taken.load(Ordering::Relaxed), 0);
+    for x in 0..100 {
+        assert_eq!(results.next().unwrap().unwrap(), x * x);
+        assert!(taken.load(Ordering::Relaxed) <= x as usize + 8);
+    }
+    drop(results);
+    assert!(taken.load(Ordering::Relaxed) <= 108);
+}
+
+#[test]
+fn dropping_a_pool_ends_its_tasks_and_leaves_nothing() {
+    let _watchdog = watchdog("dropping_a_pool_ends_its_tasks", LIMIT);
+    let begun = Queue::new().unwrap();
+    let pool = Pool::new(2).unwrap();
+    let results: Vec<_> = (0..4)
+        .map(|_| pool.apply_async(hang::bind(&begun)).unwrap())
+        .collect();
+    let workers = [begun.get().unwrap(), begun.get().unwrap()];
+    // As one that does not even hear SIGTERM.
+    kill(Pid::from_raw(workers[0] as i32), Signal::SIGSTOP).unwrap();
+    drop(pool);
+    for result in results {
+        assert_eq!(result.get().unwrap_err().kind(), ErrorKind::ShutDown);
+    }
+    assert!(workers.iter().all(|worker| !runs(*worker)));
+}
+
+#[test]
+fn interrupts_pass_workers_over() {
+    let _watchdog = watchdog("interrupts_pass_workers_over", LIMIT);
+    let pool = Pool::new(1).unwrap();
+    let worker = pool.apply(id::bind()).unwrap();
+    kill(Pid::from_raw(worker as i32), Signal::SIGINT).unwrap();
+    for _ in 0..100 {
+        assert_eq!(pool.apply(id::bind()).unwrap(), worker);
+    }
+}
+
+#[test]
+fn several_threads_share_a_pool() {
+    let _watchdog = watchdog("several_threads_share_a_pool", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    thread::scope(|scope| {
+        for thread in 0..4_i64 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for x in 0..200 {
+                    let x = x * thread;
+                    assert_eq!(pool.apply(square::bind(x)).unwrap(), x * x);
+                }
+            });
+        }
+    });
+}
