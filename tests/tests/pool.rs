@@ -150,6 +150,14 @@ fn a_task_is_retried_when_its_worker_dies() {
     assert_eq!(value.unwrap(), 2);
 }
 
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn workers_killed_under_load_cost_their_tasks_only() {
     let _watchdog = watchdog("workers_killed_under_load_cost_their_tasks_only", LIMIT);
@@ -158,6 +166,8 @@ fn workers_killed_under_load_cost_their_tasks_only() {
     let killed = AtomicUsize::new(0);
     let rounds = dose(20, 2000);
     thread::scope(|scope| {
+        // Also when an assertion fails, or the scope would wait for the killer for ever.
+        let _stop = StopAtEnd(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 for worker in pool.workers() {

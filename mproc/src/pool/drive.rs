@@ -10,6 +10,7 @@ use super::local::Local;
 use super::shared::{Shared, cancelled};
 use crate::entry::call::Bundle;
 use crate::error::{Error, ErrorKind};
+use crate::sys;
 
 /// A frame that is done sooner is followed by a larger one: then the way to the worker and back costs more than the tasks.
 const SHORT: Duration = Duration::from_micros(100);
@@ -17,8 +18,26 @@ const SHORT: Duration = Duration::from_micros(100);
 const LONG: Duration = Duration::from_micros(500);
 /// As many tasks of their own as are put into a frame.
 const WIDEST: usize = 64;
-/// So many workers in a row that end before they are ready, or before they begin a frame, are no accident.
-const ACCIDENTS: u32 = 5;
+/// Workers that end, one after the other, before they are ready, or before they begin a frame.
+#[derive(Default)]
+struct Accidents {
+    own: u32,
+    killed: u32,
+}
+
+impl Accidents {
+    /// Counts one. True: so many are no accident.
+    ///
+    /// SIGKILL comes from outside, and says little about the worker: who kills each one while it starts is waited out for a while.
+    fn add(&mut self, end: &Error) -> bool {
+        let count = match end.signal() {
+            Some(sys::SIGKILL) => &mut self.killed,
+            _ => &mut self.own,
+        };
+        *count += 1;
+        self.own >= 5 || self.killed >= 1000
+    }
+}
 
 pub(super) fn drive(shared: &Shared, number: usize, first: Local) {
     let mut driver = Driver {
@@ -56,7 +75,7 @@ struct Driver<'a> {
 impl Driver<'_> {
     /// Sees to it that a worker is there that has started. None: the pool is over.
     fn ready(&mut self) -> Option<&mut Local> {
-        let mut stillborn = 0;
+        let mut stillborn = Accidents::default();
         while !self.is_ready {
             if self.shared.is_over() {
                 return None;
@@ -82,8 +101,7 @@ impl Driver<'_> {
                 }
                 _ => {
                     let error = self.bury();
-                    stillborn += 1;
-                    if stillborn == ACCIDENTS {
+                    if stillborn.add(&error) {
                         self.shared.fail(error);
                     }
                 }
@@ -111,7 +129,7 @@ impl Driver<'_> {
     }
 
     fn execute_frame(&mut self, mut tasks: VecDeque<Task>) {
-        let mut accidents = 0;
+        let mut accidents = Accidents::default();
         // Until the frame has begun.
         loop {
             if tasks[0].group.is_cancelled() {
@@ -137,17 +155,15 @@ impl Driver<'_> {
                     return resolve_all(tasks, || error.again());
                 }
                 // It is one of them that cannot travel.
-                Trouble::Refused(_) => {
-                    for task in tasks {
-                        self.execute_frame(VecDeque::from([task]));
-                    }
-                    return;
-                }
+                Trouble::Refused(_) => return self.execute_singly(tasks),
                 Trouble::Lost | Trouble::TimedOut => {
                     let error = self.bury();
-                    accidents += 1;
-                    if accidents == ACCIDENTS {
-                        return resolve_all(tasks, || error.again());
+                    if accidents.add(&error) {
+                        if tasks.len() == 1 {
+                            return resolve_all(tasks, || error.again());
+                        }
+                        // It is one of them that cannot be decoded alive.
+                        return self.execute_singly(tasks);
                     }
                 }
             }
@@ -170,6 +186,12 @@ impl Driver<'_> {
                     return self.shared.put_back(tasks.into());
                 }
             }
+        }
+    }
+
+    fn execute_singly(&mut self, tasks: VecDeque<Task>) {
+        for task in tasks {
+            self.execute_frame(VecDeque::from([task]));
         }
     }
 
