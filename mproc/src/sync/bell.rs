@@ -6,14 +6,19 @@
 //! # State
 //!
 //! One word of 64 bits: a generation (32 bits, the half on which the kernel compares), how often the count of the enlisted began anew
-//! (12 bits), and that count.
+//! (11 bits), whether somebody counts out (1 bit), and that count (20 bits).
 //!
 //! | generation, enlisted | meaning                                     | changed by       | if that process dies here                      |
 //! |----------------------|---------------------------------------------|------------------|------------------------------------------------|
 //! | g, 0                 | nobody sleeps                               | enlist           | –                                              |
 //! | g, n                 | n sleep, are about to, or died              | enlist, delist   | it stays counted until a ring finds nobody     |
 //! | g + 1, n             | stirred: who enlisted before, and is about to sleep, will not | stir, ring all | those asleep still sleep: whoever heals rings |
-//! | g + 1, 0             | a ring found nobody: who enlisted before, and is about to sleep, will not | ring | – |
+//! | g + 1, n, counting out | stirred by a ring that woke nobody; nobody enlisted since | ring   | as above: all who sleep are still counted      |
+//! | g + 2, 0             | the ring then woke nobody for a second time, so the n neither sleep nor will | ring | –              |
+//!
+//! *Invariant:* whoever sleeps is counted. To count the dead out, a ring has to know that none of the n sleeps. Having moved the
+//! generation, it knows that of those who enlisted before once it has woken all and found nobody; and an enlisting ends the counting
+//! out, so that the count cannot have gone down by one and up by a sleeper in between.
 //!
 //! # Ordering
 //!
@@ -50,28 +55,41 @@ fn generation(state: u64) -> u32 {
     (state >> 32) as u32
 }
 
-/// How often the count began anew, modulo 2¹².
+/// How often the count began anew, modulo 2¹¹.
 fn beginnings(state: u64) -> u32 {
-    (state as u32) >> ENLISTED_BITS
+    (state as u32) >> BEGINNINGS_FROM
 }
 
 fn enlisted(state: u64) -> u32 {
     state as u32 & ((1 << ENLISTED_BITS) - 1)
 }
 
+/// The next generation, in which the same are enlisted.
+fn stirred(state: u64) -> u64 {
+    u64::from(generation(state).wrapping_add(1)) << 32 | u64::from(state as u32)
+}
+
 /// The next generation, with nobody in it.
 fn begun_anew(state: u64) -> u64 {
     let generation = generation(state).wrapping_add(1);
-    let beginnings = beginnings(state).wrapping_add(1) << ENLISTED_BITS;
+    let beginnings = beginnings(state).wrapping_add(1) << BEGINNINGS_FROM;
     u64::from(generation) << 32 | u64::from(beginnings)
 }
 
 const ENLISTED_BITS: u32 = 20;
+const COUNTING_OUT: u64 = 1 << ENLISTED_BITS;
+const BEGINNINGS_FROM: u32 = ENLISTED_BITS + 1;
 
 impl Bell {
     /// Announces a sleeper. Look at the condition AFTER this, and then sleep or delist.
     pub(crate) fn enlist(&self) -> Ticket {
-        Ticket(self.state.fetch_add(1, Ordering::SeqCst)) // "anybody asleep"
+        let enlist = |state| Some((state & !COUNTING_OUT) + 1);
+        let moved = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, enlist); // "anybody asleep"
+        match moved {
+            Ok(state) | Err(state) => Ticket(state),
+        }
     }
 
     /// The sleeper is awake again.
@@ -117,15 +135,23 @@ impl Bell {
                 return;
             }
             // Those who are enlisted have died, or have not fallen asleep yet. The latter compare the generation first.
-            let next = begun_anew(state);
-            let moved =
-                self.state
-                    .compare_exchange(state, next, Ordering::SeqCst, Ordering::SeqCst);
-            if moved.is_ok() {
-                wake(u32::MAX);
-                return;
+            let counting = stirred(state) | COUNTING_OUT;
+            if !self.moves(state, counting) {
+                continue;
             }
+            // Not begun anew before: the count must not lose one who fell asleep meanwhile, even if we die here.
+            if wake(u32::MAX) == 0 {
+                self.moves(counting, begun_anew(counting));
+            }
+            return;
         }
+    }
+
+    fn moves(&self, from: u64, to: u64) -> bool {
+        let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
+        self.state
+            .compare_exchange(from, to, success, failure)
+            .is_ok()
     }
 
     /// Wakes everybody. They stay counted until they run, so that one who dies in here has not made them look awake;
@@ -134,8 +160,7 @@ impl Bell {
         let moved = self
             .state
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
-                let generation = u64::from(generation(state).wrapping_add(1)) << 32;
-                Some(generation | u64::from(state as u32))
+                Some(stirred(state))
             });
         if moved.is_ok_and(|state| enlisted(state) > 0) {
             wake(u32::MAX);
@@ -177,5 +202,54 @@ impl Bell {
     /// Wakes everybody.
     pub(crate) fn ring_all(&self) {
         self.ring_all_with(|count| crate::sys::wake(self.word(), count));
+    }
+}
+
+#[cfg(all(test, not(mproc_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_falls_asleep_during_a_ring_stays_counted() {
+        let bell = Bell::default();
+        let _ticket = bell.enlist();
+        bell.ring_with(|count| match count {
+            1 => 0, // "about to sleep"
+            _ => {
+                assert!(
+                    bell.is_awaited(),
+                    "who dies here leaves a sleeper uncounted"
+                );
+                1
+            }
+        });
+        assert!(bell.is_awaited(), "it is counted until it runs");
+    }
+
+    #[test]
+    fn the_dead_are_counted_out_by_the_first_ring_that_finds_nobody() {
+        let bell = Bell::default();
+        let _dead = (bell.enlist(), bell.enlist());
+        let mut calls = 0;
+        bell.ring_with(|_| {
+            calls += 1;
+            0
+        });
+        assert_eq!((calls, bell.is_awaited()), (2, false));
+    }
+
+    #[test]
+    fn who_enlists_during_a_counting_out_stays_counted() {
+        let bell = Bell::default();
+        let dead = bell.enlist();
+        bell.ring_with(|count| {
+            if count > 1 {
+                // The count is as before, and not of the same.
+                bell.enlist();
+                bell.delist(dead);
+            }
+            0
+        });
+        assert!(bell.is_awaited());
     }
 }
