@@ -207,6 +207,21 @@ fn empty_messages_are_messages() {
     assert_eq!(rx.recv().unwrap(), "after");
 }
 
+/// As long as there is nothing in the pipe, wherever in its memory the last one ended.
+#[test]
+fn an_empty_pipe_takes_any_message_that_fits_at_all() {
+    let _watchdog = watchdog("an_empty_pipe_takes_any_message", LIMIT);
+    let (mut tx, mut rx) = pipe::<()>().unwrap();
+    for megabytes in [0.5, 1.5, 1.9, 1.1, 0.1, 1.99] {
+        let bytes = vec![1; (megabytes * f64::from(1 << 20)) as usize];
+        for round in 0..5 {
+            tx.try_send_bytes(&bytes)
+                .unwrap_or_else(|error| panic!("{megabytes} MiB, round {round}: {error}"));
+            assert!(rx.recv_bytes(usize::MAX).unwrap() == bytes);
+        }
+    }
+}
+
 /// Python's `sendbytes`, with slices in place of offset and size.
 #[test]
 fn bytes_go_into_vectors_and_into_arrays() {

@@ -679,11 +679,13 @@ fn next_segment<Words: HasLane>(
 ) -> io::Result<Option<Segment>> {
     let needed = u32::try_from((size + SPARE).div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
     let doubled = segment.pages.saturating_mul(2);
-    if !growth.unbounded && (needed > growth.largest || segment.pages >= growth.largest) {
+    let lane = memory.words().lane();
+    // A segment with nothing in it may be followed by another as large: both of its parts may be too small for a frame that all of it holds.
+    let may_follow = segment.pages < growth.largest || lane.is_empty();
+    if !growth.unbounded && (needed > growth.largest || !may_follow) {
         return Ok(None);
     }
     let pages = doubled.min(growth.largest).max(growth.first).max(needed);
-    let lane = memory.words().lane();
     let released = lane.reader.0.released.load(Ordering::Acquire);
     let released = u32::try_from(released).unwrap_or(u32::MAX);
     let last = (memory.longest() / PAGE as u64) as u32;
