@@ -71,6 +71,7 @@ mod pipe;
 mod pool;
 mod process;
 mod queue;
+#[cfg(not(mproc_model))]
 mod shared;
 mod shm;
 mod sync;
@@ -195,6 +196,7 @@ pub use process::{
 };
 
 pub use queue::{Iter as QueueIter, Job, Jobs, JoinError, JoinableQueue, Queue, TaskIter};
+#[cfg(not(mproc_model))]
 pub use shared::{Array, ArrayGuard, RawArray, RawValue, Scalar, SharedBytes, Value, ValueGuard};
 pub use wait::wait;
 
