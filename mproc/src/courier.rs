@@ -11,8 +11,7 @@
 //! next one throws away. A sender that dies after packing and before its message is visible leaves a packet without a message, in
 //! a crate that nobody packs any more.
 //!
-//! Only for more than 253 descriptors in one message is there a socket of its own, which is emptied while it is received: such a
-//! message is lost with the process that was receiving it.
+//! For more than 253 descriptors in one message there is a socket of its own in the packet, and that is looked through in the same way.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -142,12 +141,18 @@ fn in_a_socket(handles: &[Arc<OwnedFd>]) -> io::Result<OwnedFd> {
     Ok(other)
 }
 
+/// Looks at them. They stay where they are, and go with the packet that the socket is in.
 fn out_of_a_socket(socket: BorrowedFd<'_>, count: usize) -> io::Result<Vec<OwnedFd>> {
+    sys::peek_from_the_first(socket)?;
     let mut arrived = Vec::new();
     while arrived.len() < count {
-        match sys::receive_packet(socket, &mut [0; 8], &mut arrived, false)? {
-            Received::Packet { .. } => {}
-            Received::End => return Err(invalid("descriptors are missing")),
+        match sys::peek_packet(socket, &mut [0; 8], &mut arrived) {
+            Ok(Received::Packet { .. }) => {}
+            Ok(Received::End) => return Err(invalid("descriptors are missing")),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(invalid("descriptors are missing"));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(arrived)
@@ -202,6 +207,12 @@ pub(crate) fn throw_away(from: BorrowedFd<'_>, label: Label) {
         }
         let _ = sys::receive_bare(from, &mut packet, false);
     }
+}
+
+/// Throws away all packets of a crate.
+pub(crate) fn empty(crate_end: BorrowedFd<'_>) {
+    let mut packet = [0; 9];
+    while let Ok(Received::Packet { .. }) = sys::receive_bare(crate_end, &mut packet, false) {}
 }
 
 /// Whether a crate is empty and nobody packs it any more.

@@ -16,7 +16,10 @@ use mproc::{
 };
 use mproc_tests::{Dice, dose, eventually, state_of, watchdog};
 use queue_shared::Words;
-use steps::{COUNT, FREE, kill_at_each_step, stepped};
+use steps::{COUNT, kill_at_each_step, stepped};
+
+/// A word that the stage of steps leaves to the test.
+const FREE: usize = 2;
 
 const LIMIT: Duration = Duration::from_secs(120);
 

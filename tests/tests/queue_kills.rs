@@ -2,19 +2,22 @@
 //! the queue goes on (G3).
 
 mod queue_shared;
+mod steps;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mproc::{Child, Process, Queue, RecvError, SendError};
+use mproc::{Child, Process, Queue, Receiver, RecvError, SendError, Sender, pipe};
 use mproc_tests::{Dice, dose, eventually, state_of, watchdog};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use queue_shared::Words;
 use serde::{Deserialize, Serialize};
+use steps::{COUNT, kill_at_each_step, stepped};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -957,4 +960,76 @@ fn threads_wait_for_one_another() {
         queue.put(3).unwrap();
         assert_eq!(getter.join().unwrap().unwrap(), 3);
     });
+}
+
+type Ends = Queue<(u64, Sender<u64>)>;
+
+#[mproc::entry]
+fn steps_through_a_get(words: &Words, ends: &Ends) {
+    drop(stepped(words, || ends.get().unwrap()));
+}
+
+#[mproc::entry]
+fn steps_through_a_put(words: &Words, ends: &Ends, end: Sender<u64>) {
+    stepped(words, || ends.put((0, end)).unwrap());
+}
+
+/// Takes all that is left, until it has found nothing.
+fn empty(ends: &Ends) {
+    loop {
+        match ends.try_get() {
+            Ok((0, end)) => drop(end),
+            Err(RecvError::Empty | RecvError::Disconnected) => return,
+            // It was packed by the dead, and thrown away with another.
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn ends(mut receiver: Receiver<u64>) {
+    match receiver.recv_timeout(LIMIT) {
+        Err(RecvError::Disconnected) => {}
+        other => panic!("its other end is kept alive: {other:?}"),
+    }
+}
+
+#[test]
+fn what_the_dead_were_taking_is_kept_alive_by_nobody() {
+    let _watchdog = watchdog("what_the_dead_were_taking", 2 * LIMIT);
+    let (words, queue) = (Words::new(COUNT), Ends::new().unwrap());
+    let receiver = RefCell::new(None);
+    kill_at_each_step(
+        "taking",
+        &words,
+        || {
+            let (end, other) = pipe().unwrap();
+            receiver.replace(Some(other));
+            queue.put((0, end)).unwrap();
+            steps_through_a_get::process(&words, &queue)
+        },
+        |_| {
+            empty(&queue);
+            ends(receiver.take().unwrap());
+        },
+    );
+}
+
+#[test]
+fn what_the_dead_were_putting_is_kept_alive_by_nobody() {
+    let _watchdog = watchdog("what_the_dead_were_putting", 2 * LIMIT);
+    let (words, queue) = (Words::new(COUNT), Ends::new().unwrap());
+    let receiver = RefCell::new(None);
+    kill_at_each_step(
+        "putting",
+        &words,
+        || {
+            let (end, other) = pipe().unwrap();
+            receiver.replace(Some(other));
+            steps_through_a_put::process(&words, &queue, end)
+        },
+        |_| {
+            empty(&queue);
+            ends(receiver.take().unwrap());
+        },
+    );
 }

@@ -356,6 +356,32 @@ fn get_without_room() {
     eventually(|| has_ended(&reader));
 }
 
+/// Gets a message that comes in several packets, in the middle of which there is no more room.
+#[mproc::entry]
+fn get_many_without_room() {
+    let queue = Queue::<Vec<Fd>>::new().unwrap();
+    let null = |_| Fd::from(File::open("/dev/null").unwrap());
+    let distinct = || -> Vec<Fd> { (0..400).map(null).collect() };
+    queue.put(distinct()).unwrap();
+    queue.get().unwrap();
+    queue.put(distinct()).unwrap();
+    let _gaps = fill_gaps();
+    let highest = *descriptors().last().unwrap() as u64;
+    for left in [0, 1, 5, 200, 255, 260, 399] {
+        let old = lower(Resource::RLIMIT_NOFILE, highest + 1 + left);
+        let error = queue.get().unwrap_err();
+        raise(Resource::RLIMIT_NOFILE, old);
+        assert!(matches!(error, RecvError::Io(_)), "{left}: {error:?}");
+    }
+    assert_eq!(queue.get().unwrap().len(), 400, "it has stayed whole");
+}
+
+#[test]
+fn a_message_of_many_packets_stays_whole_when_there_is_no_room_for_all() {
+    let _watchdog = watchdog("a_message_of_many_packets_stays_whole", LIMIT);
+    get_many_without_room::spawn().unwrap().join().unwrap();
+}
+
 #[test]
 fn without_room_for_its_descriptors_a_get_errs_and_the_next_one_works() {
     let _watchdog = watchdog("without_room_for_its_descriptors_a_get_errs", LIMIT);

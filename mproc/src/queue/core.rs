@@ -418,11 +418,9 @@ impl Core {
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
             side.writer.commit(&self.memory, room, kind, 0, &[payload]);
         } else {
-            let label = side.packer.pack(
-                self.office.counter.as_fd(),
-                || words.courier.0.next_crate(),
-                handles,
-            )?;
+            let label = self
+                .office
+                .pack(&words.courier.0, &mut side.packer, handles)?;
             self.announce(state.watched.load(Ordering::SeqCst) != 0);
             let parts = [&label.to_bytes()[..], payload];
             side.writer
@@ -491,6 +489,9 @@ impl Core {
             }
             self.pass_on(slept);
             self.quieten(thread);
+            if words.courier.0.has_litter() {
+                self.clear_up(thread);
+            }
             if !self.is_empty() {
                 continue; // Whoever is told that there is nothing waits for the next edge.
             }
@@ -558,7 +559,7 @@ impl Core {
         let label = Label::from_bytes(bytes);
         let count = usize::from(frame.handles());
         let looked = match label {
-            Some(label) => side.fetcher.look(&self.office, words, label, count),
+            Some(label) => side.fetcher.look(&self.office, label, count),
             None => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "an item without its label",
@@ -640,6 +641,25 @@ impl Core {
             state.rung.store(CHANGING, Ordering::SeqCst);
             sys::silence(self.doorbell.as_fd());
             state.rung.store(SILENT, Ordering::SeqCst);
+        }
+        lock.unlock();
+        self.pass_on(true);
+    }
+
+    /// Lets go of the descriptors of items that are not there any more.
+    #[cold]
+    fn clear_up(&self, thread: RobustThread) {
+        let words = self.words();
+        let lock = &words.producers.0;
+        let _pending = thread.pending(word(lock.word()));
+        if !lock.try_lock(thread.id()) {
+            return; // Somebody puts, so it will be found empty again.
+        }
+        // In this order: one who has taken the last item, and is throwing its packet away, has the turn, and whoever takes the turn from
+        // now on finds no item.
+        if self.is_empty() && !words.consumers.0.is_locked() {
+            // OK to ignore: it is tried again the next time.
+            let _ = self.office.clear_up(&words.courier.0);
         }
         lock.unlock();
         self.pass_on(true);

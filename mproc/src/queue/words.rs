@@ -52,8 +52,12 @@ pub(crate) const CHANGING: u32 = 2;
 pub(crate) struct CourierWords {
     /// How many crates were made.
     pub(crate) made: AtomicU64,
-    /// How many were emptied and thrown away.
+    /// How many were emptied and thrown away, or came to nothing.
     pub(crate) gone: AtomicU64,
+    /// How many items were packed.
+    pub(crate) packed: AtomicU64,
+    /// How many of their packets were thrown away.
+    pub(crate) thrown_away: AtomicU64,
 }
 
 /// See [`JoinableQueue`](crate::JoinableQueue).

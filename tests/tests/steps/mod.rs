@@ -12,8 +12,6 @@ use crate::queue_shared::Words;
 /// Words of the stage.
 pub(crate) const READY: usize = 0;
 const GO: usize = 1;
-/// For tests.
-pub(crate) const FREE: usize = 2;
 pub(crate) const COUNT: usize = 64;
 
 /// In the child: does `act` between two marks at which the one that steps can see that it begins and ends. Whatever has to be made once was

@@ -49,6 +49,6 @@ pub(crate) use shared::{
 pub(crate) use signal::ignore_sigpipe;
 pub(crate) use signal::{SIGINT, SIGKILL, SIGTERM, pass_over_interrupts, signal_name};
 pub(crate) use socket::{
-    MAX_DESCRIPTORS_PER_PACKET, Received, peek_packet, peer_user, receive_bare, receive_packet,
-    send_packet, seqpacket_pair,
+    MAX_DESCRIPTORS_PER_PACKET, Received, peek_from_the_first, peek_packet, peer_user,
+    receive_bare, receive_packet, send_packet, seqpacket_pair,
 };

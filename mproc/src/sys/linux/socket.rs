@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -92,6 +93,24 @@ pub(crate) fn peek_packet(
         descriptors,
         libc::MSG_DONTWAIT | libc::MSG_PEEK,
     )
+}
+
+/// Has [`peek_packet`] look at the first packet, and each time after that at the one behind: where it looks is remembered by the socket, for
+/// all who have it.
+pub(crate) fn peek_from_the_first(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let offset: libc::c_int = 0;
+    // SAFETY: the value is passed together with its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            ptr::from_ref(&offset).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
 }
 
 /// Receives the next packet without its descriptors, which are closed. With `keep`, only looks at it. An empty socket is
