@@ -1,11 +1,15 @@
 //! Both ends of a pipe over memory in which somebody else has written: a value or an error, in time, and nothing worse.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::ends;
 use super::words::kind;
-use crate::channel_error::Patience;
+use crate::channel_error::{Patience, RecvError, Trouble};
 use crate::shm::fuzz::{Dice, rounds, scribble};
+use crate::sys;
 
 /// 64 MiB may be reserved on the word of a peer, and doubled when more than that comes.
 const MOST: usize = 140 * 1024 * 1024;
@@ -83,5 +87,36 @@ fn a_pipe_in_which_anything_was_written() {
         }
         inlet.close();
         outlet.mouth.close();
+    });
+}
+
+/// A peer that rings on and on, and has nothing to say.
+#[test]
+fn rings_for_nothing_keep_nobody_beyond_the_deadline() {
+    let (mut outlet, mut inlet) = ends().unwrap();
+    let (bell, line) = (Arc::clone(&outlet.mouth.bell), Arc::clone(&inlet.line));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                sys::strike(bell.as_fd());
+                sys::ring_line(line.as_fd());
+            }
+        });
+        for _ in 0..20 {
+            let received = inlet.receive(Patience::of(Duration::from_millis(2)));
+            assert!(matches!(received, Err(RecvError::Timeout)));
+        }
+        let payload = vec![7; 512 * 1024];
+        let mut send = || {
+            let patience = Patience::of(Duration::from_millis(2));
+            let (short, long) = (kind::BYTES, kind::LONG_BYTES);
+            outlet.mouth.send(short, long, &payload, &[], patience)
+        };
+        while send().is_ok() {}
+        for _ in 0..20 {
+            assert!(matches!(send(), Err(Trouble::TimedOut)));
+        }
+        is_over.store(true, Ordering::Relaxed);
     });
 }

@@ -333,10 +333,7 @@ impl Inlet {
         let over = match patience {
             // Twice what the ring holds of parts, and a broken peer's empty frames.
             Patience::None => *frames > 4096,
-            Patience::Until(deadline) => {
-                frames.is_multiple_of(256)
-                    && deadline.remaining() == Some(std::time::Duration::ZERO)
-            }
+            Patience::Until(deadline) => frames.is_multiple_of(256) && deadline.is_over(),
         };
         if over {
             return Err(Trouble::TimedOut.receiving(patience));
@@ -548,6 +545,10 @@ impl Inlet {
         self.spin.slept(looked);
         match heard {
             _ if !lane.is_empty() => Ok(()),
+            // A peer may ring for nothing, as often as it likes.
+            Heard::Bell | Heard::Signal if deadline.is_over() && !closed() => {
+                Err(Trouble::TimedOut)
+            }
             Heard::Bell | Heard::Signal => Ok(()),
             Heard::HungUp => Err(Trouble::Disconnected),
             Heard::TimedOut => Err(Trouble::TimedOut),

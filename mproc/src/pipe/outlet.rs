@@ -243,11 +243,13 @@ impl Mouth {
             match heard {
                 Heard::Bell | Heard::Signal => sys::empty_line(self.line.as_fd()),
                 Heard::HungUp => return Err(Trouble::Disconnected),
-                Heard::TimedOut => {
-                    self.says().wants_room.store(0, Ordering::SeqCst);
-                    let room = self.writer.reserve(&self.memory, GROWTH, length)?;
-                    return room.ok_or(Trouble::TimedOut);
-                }
+                Heard::TimedOut => {}
+            }
+            // Also after a ring: a peer may ring for nothing, as often as it likes.
+            if heard == Heard::TimedOut || deadline.is_over() {
+                self.says().wants_room.store(0, Ordering::SeqCst);
+                let room = self.writer.reserve(&self.memory, GROWTH, length)?;
+                return room.ok_or(Trouble::TimedOut);
             }
         }
     }

@@ -307,7 +307,9 @@ impl Core {
                 (word(lock.word()), state),
                 (word(other), other_state),
             ];
-            sys::wait_any(&words, deadline).map(|woken| woken != Woken::TimedOut)
+            // A holder may wake for nothing, as often as it likes.
+            sys::wait_any(&words, deadline)
+                .map(|woken| woken != Woken::TimedOut && !deadline.is_over())
         })?;
         if locked {
             Ok(slept)
@@ -352,7 +354,7 @@ impl Core {
                     Err(_) => self.owed(),
                 }
                 // The next producer, if there is room for it, too: "chain".
-                if state.room.is_awaited() && self.has_room() {
+                if state.room.is_awaited() && (self.has_room() || self.is_closed()) {
                     state.room.ring();
                 }
                 self.pass_on(slept);
@@ -516,7 +518,7 @@ impl Core {
             slept = true;
             let in_time = self.sleep(&state.items, ready, until)?;
             self.learn(looked);
-            if !in_time && deadline.remaining() == Some(Duration::ZERO) {
+            if !in_time && deadline.is_over() {
                 self.heal();
                 return Err(Trouble::TimedOut.into());
             }
@@ -609,10 +611,10 @@ impl Core {
     #[inline]
     fn owed(&self) {
         let state = &self.words().state.0;
-        if state.items.is_awaited() && !self.is_empty() {
+        if state.items.is_awaited() && (!self.is_empty() || self.is_closed()) {
             state.items.ring();
         }
-        if state.room.is_awaited() && self.has_room() {
+        if state.room.is_awaited() && (self.has_room() || self.is_closed()) {
             state.room.ring();
         }
     }
@@ -719,7 +721,8 @@ impl Core {
             sys::wait_any(&words, deadline)
         };
         bell.delist(ticket);
-        Ok(woken? != Woken::TimedOut || ready())
+        // A holder may wake for nothing, as often as it likes.
+        Ok(woken? != Woken::TimedOut && !deadline.is_over() || ready())
     }
 
     #[inline]

@@ -1,5 +1,6 @@
 //! A queue over memory in which somebody else has written: a value or an error, in time, and nothing worse.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{JoinableQueue, Queue};
@@ -78,4 +79,29 @@ fn a_queue_with_descriptors_in_which_anything_was_written() {
             }
         }
     });
+}
+
+/// A holder that wakes on and on, with nothing to give.
+#[test]
+fn rings_for_nothing_keep_nobody_beyond_the_deadline() {
+    let queue = Queue::<u64>::bounded(1).unwrap();
+    let is_over = AtomicBool::new(false);
+    let state = &queue.core.words().state.0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                state.items.ring_all();
+                state.room.ring_all();
+            }
+        });
+        for _ in 0..20 {
+            assert!(queue.get_timeout(Duration::from_millis(2)).is_err());
+        }
+        queue.put(1).unwrap();
+        for _ in 0..20 {
+            assert!(queue.put_timeout(2, Duration::from_millis(2)).is_err());
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(queue.get().unwrap(), 1);
 }

@@ -24,7 +24,7 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -83,10 +83,41 @@ pub struct JoinableQueue<T> {
     tasks: Arc<Tasks>,
 }
 
+/// What this process knows of its hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    None,
+    /// A thread looks for one.
+    Sought,
+    /// A thread makes this one ours; its byte is locked.
+    Being(usize),
+    Hand(usize),
+}
+
+impl Own {
+    /// Its place, also if a thread is still at it: locks of our own on its byte are not to be seen.
+    fn index(self) -> Option<usize> {
+        match self {
+            Self::None | Self::Sought => None,
+            Self::Being(index) | Self::Hand(index) => Some(index),
+        }
+    }
+
+    fn hand(self) -> Option<usize> {
+        match self {
+            Self::Hand(hand) => Some(hand),
+            _ => None,
+        }
+    }
+}
+
 /// What this process has of the accounting.
 struct Tasks {
     core: Arc<Core>,
-    hand: Mutex<Option<usize>>,
+    /// Never locked for long.
+    hand: Mutex<Own>,
+    /// A thread has taken up a hand, or has not.
+    taken_up: Condvar,
     /// Of a queue that puts back: what is in the hand.
     drawer: Mutex<Option<Drawer>>,
     /// One thread at a time, see `as_executor`.
@@ -133,24 +164,44 @@ impl Tasks {
 
     /// This process's hand.
     fn hand(&self, patience: Patience) -> io::Result<usize> {
+        let deadline = patience.deadline().unwrap_or(Deadline::after(SHORT));
         let mut own = self.own_hand();
-        if let Some(hand) = *own {
+        // Another thread may be at it, which may take long.
+        while let Own::Being(_) | Own::Sought = *own {
+            let left = deadline.remaining().unwrap_or(Duration::MAX);
+            if left == Duration::ZERO {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let waited = self.taken_up.wait_timeout(own, left);
+            own = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if let Own::Hand(hand) = *own {
             return Ok(hand);
         }
+        *own = Own::Sought;
+        drop(own);
+        let found = self.find_hand(deadline);
+        *self.own_hand() = found.as_ref().map_or(Own::None, |&hand| Own::Hand(hand));
+        self.taken_up.notify_all();
+        if found.is_ok() {
+            // Whoever joins has to watch this process from now on.
+            self.wake_joiners();
+        }
+        found
+    }
+
+    fn find_hand(&self, deadline: Deadline) -> io::Result<usize> {
         for index in 0..HANDS {
             // One that is locked is alive. One that is not is free, or its process has died, and then what it counted is over.
             if !sys::lock_byte(self.file(), byte_of(index), true)? {
                 continue;
             }
-            let deadline = patience.deadline().unwrap_or(Deadline::after(SHORT));
+            *self.own_hand() = Own::Being(index);
             if let Err(error) = self.take_up(index, deadline) {
                 // Or whoever joins would take the dead one whose hand it was for alive.
                 sys::unlock_byte(self.file(), byte_of(index));
                 return Err(error);
             }
-            *own = Some(index);
-            // Whoever joins has to watch this process from now on.
-            self.wake_joiners();
             return Ok(index);
         }
         Err(io::Error::new(
@@ -185,7 +236,7 @@ impl Tasks {
             if taken_up {
                 return Ok(());
             }
-            if deadline.remaining() == Some(Duration::ZERO) {
+            if deadline.is_over() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -206,7 +257,8 @@ impl Tasks {
         if self.puts_back() {
             let last = words.taking.load(Ordering::SeqCst);
             let (last_hand, last_number) = ((last >> 32) as usize, last as u32);
-            if last_number == taking.number && ![0, 1 + hand].contains(&last_hand) {
+            let is_anothers = (1..=HANDS).contains(&last_hand) && last_hand != 1 + hand;
+            if last_number == taking.number && is_anothers {
                 // Who was to take it before us has not come to it.
                 make_void(self.core.memory(), last_hand - 1, last_number)?;
             }
@@ -244,7 +296,7 @@ impl Tasks {
         if settled.is_err() {
             return false;
         }
-        let own = *self.own_hand();
+        let own = self.own_hand().hand();
         let less = |hand: usize| {
             words.hands[hand]
                 .0
@@ -332,18 +384,21 @@ impl Tasks {
         Ok(())
     }
 
-    fn own_hand(&self) -> MutexGuard<'_, Option<usize>> {
+    fn own_hand(&self) -> MutexGuard<'_, Own> {
         self.hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks for hands of the dead and settles what was in them. False: somebody else is at it.
     fn settle_the_dead(&self, deadline: Deadline) -> io::Result<bool> {
-        let own = *self.own_hand();
         if self.puts_back() {
+            let own = self.own_hand().index();
             return self.as_executor(|| self.execute(own, deadline));
         }
-        let lives =
-            |index| Ok(own == Some(index) || sys::is_byte_locked(self.file(), byte_of(index))?);
+        // Asked for each: a thread may take up a hand meanwhile.
+        let lives = |index| {
+            let is_own = self.own_hand().index() == Some(index);
+            Ok(is_own || sys::is_byte_locked(self.file(), byte_of(index))?)
+        };
         self.settle(deadline, lives, 0).map(|()| true)
     }
 
@@ -468,7 +523,7 @@ impl Tasks {
             }
             sys::wait_many(&fds, until).map_err(JoinError::Io)?;
             // Asked whatever was ready: somebody who is dead and not yet collected is so every time.
-            if deadline.remaining() == Some(Duration::ZERO) {
+            if deadline.is_over() {
                 let settled = self.settled();
                 return Ok(self.unfinished(settled) == 0 && settled >> ABANDONED_AT == 0);
             }
@@ -496,7 +551,7 @@ impl Tasks {
 
     /// Whether a process died with items in its hand.
     fn has_dead_hand(&self) -> io::Result<bool> {
-        let own = *self.own_hand();
+        let own = self.own_hand().index();
         for (index, hand) in self.words().hands.iter().enumerate() {
             let counts = hand.0.load(Ordering::SeqCst) as u32 != 0 && own != Some(index);
             if counts && !sys::is_byte_locked(self.file(), byte_of(index))? {
@@ -521,7 +576,7 @@ impl Drop for Tasks {
             return;
         }
         let own = *self.hand.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hand) = own {
+        if let Some(hand) = own.hand() {
             let word = &self.words().hands[hand].0;
             // Nothing in it: free for another one. Otherwise it is found, and settled, as that of a dead process.
             let process = u64::from(std::process::id()) << 32;
@@ -671,7 +726,7 @@ impl<T> JoinableQueue<T> {
         let is_new = self.is_alone()
             && self.is_empty()
             && self.tasks.in_hands(self.tasks.settled()) == 0
-            && self.tasks.own_hand().is_none()
+            && *self.tasks.own_hand() == Own::None
             && !self.queue.core.was_sent();
         if !is_new {
             return refuse(
@@ -691,7 +746,8 @@ impl<T> JoinableQueue<T> {
     fn with(queue: Queue<T>, finished: Arc<OwnedFd>) -> Self {
         let tasks = Tasks {
             core: Arc::clone(&queue.core),
-            hand: Mutex::new(None),
+            hand: Mutex::new(Own::None),
+            taken_up: Condvar::new(),
             drawer: Mutex::new(None),
             executor: Mutex::new(()),
             finished,
@@ -1233,5 +1289,55 @@ mod tests {
         assert_eq!(numbers, [0, 1, 1, 2, 3]);
         queue.join().expect("all is done");
         assert!(queue.try_get().is_err());
+    }
+
+    /// The first thread waits for a turn that another process keeps; its process's other threads have deadlines of their own.
+    #[test]
+    fn a_thread_that_takes_up_the_hand_keeps_no_other_beyond_its_deadline() {
+        use std::sync::Barrier;
+
+        let queue = JoinableQueue::<u64>::new().unwrap();
+        queue.put(1).unwrap();
+        let (taken, over) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let act = || {
+                    taken.wait();
+                    over.wait();
+                };
+                queue.queue.core.in_consumers_turn(Deadline::NEVER, act)
+            });
+            taken.wait();
+            let patient = scope.spawn(|| queue.get());
+            while *queue.tasks.own_hand() == Own::None {
+                std::thread::yield_now();
+            }
+            let soon = Duration::from_millis(1);
+            assert!(matches!(queue.get_timeout(soon), Err(RecvError::Timeout)));
+            assert!(matches!(queue.join_timeout(soon), Ok(false)));
+            assert!(!patient.is_finished());
+            over.wait();
+            assert_eq!(patient.join().unwrap().unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn a_hand_that_is_none_is_no_place_in_the_file() {
+        let queue = JoinableQueue::<u64>::new().unwrap().put_back(1).unwrap();
+        queue.put(1).unwrap();
+        let words = &queue.queue.core.words().tasks.0;
+        words
+            .taking
+            .store(u64::from(u32::MAX) << 32, Ordering::SeqCst);
+        let length = || std::fs::metadata(path_of(&queue)).unwrap().len();
+        assert_eq!(queue.get().unwrap(), 1);
+        // The drawers stand behind the lane, of which next to nothing has memory.
+        assert!(length() <= 2 * crate::shm::lane::SPAN, "{}", length());
+    }
+
+    fn path_of(queue: &JoinableQueue<u64>) -> String {
+        use std::os::fd::AsRawFd;
+
+        format!("/proc/self/fd/{}", queue.tasks.file().as_raw_fd())
     }
 }

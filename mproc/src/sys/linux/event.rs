@@ -136,8 +136,12 @@ pub(crate) fn ring_line(line: BorrowedFd<'_>) {
 pub(crate) fn empty_line(line: BorrowedFd<'_>) {
     let mut packet = [0; 8];
     let mut strays = Vec::new();
-    while let Ok(Received::Packet { .. }) = receive_packet(line, &mut packet, &mut strays, false) {
-        strays.clear();
+    // As many as it can hold, or a peer that rings on and on would keep us here.
+    for _ in 0..1024 {
+        match receive_packet(line, &mut packet, &mut strays, false) {
+            Ok(Received::Packet { .. }) => strays.clear(),
+            _ => return,
+        }
     }
 }
 

@@ -39,6 +39,11 @@ impl Deadline {
         }
     }
 
+    /// Whether it has passed.
+    pub(crate) fn is_over(self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
+    }
+
     /// What is left of it; `None` without a deadline.
     pub(crate) fn remaining(self) -> Option<Duration> {
         self.0
