@@ -228,7 +228,7 @@ fn mean(values: Vec<f64>) -> f64 {
 }
 
 fn one_way(mode: Mode, cores: [Core; 2]) {
-    let counts: &[u64] = mode.pick(&[1_000_000, 10_000_000], &[1_000_000], &[1000]);
+    let counts: &[u64] = mode.pick(&[1_000_000, 10_000_000], &[1_000_000, 10_000_000], &[1000]);
     for &count in counts {
         let long = count > 1_000_000;
         let mut field = Field::new(

@@ -31,6 +31,8 @@ pub(super) struct Inlet {
     pub(super) bell: Arc<OwnedFd>,
     /// To the writer: rings for room go, descriptors come.
     pub(super) line: Arc<OwnedFd>,
+    /// How much was taken since it was asked whether the writer waits for room.
+    unasked: u64,
     spin: Spin,
     /// What was received last, and has not been decoded.
     scratch: Vec<u8>,
@@ -71,6 +73,9 @@ fn is_ours(error: &io::Error) -> bool {
 /// How often a ring that is on its way is looked for: some hundred microseconds, after which its writer has been stopped, or is dead.
 const LATE: u32 = 2000;
 
+/// What a frame takes beside its payload.
+const FRAME: u64 = 8;
+
 /// 64 MiB: as much as is reserved on the word of a peer.
 const BELIEVED: usize = 64 * 1024 * 1024;
 
@@ -85,6 +90,7 @@ impl Inlet {
             reader: Reader::default(),
             bell,
             line,
+            unasked: 0,
             spin: Spin::default(),
             scratch: Vec::new(),
             handles: Handles::new(),
@@ -558,25 +564,32 @@ impl Inlet {
     /// Takes a message that is one frame, found by [`next`](Reader::next).
     #[inline]
     fn pass(&mut self, frame: Frame) {
+        let length = frame.length();
         self.reader.pass(&self.memory, frame);
-        self.taken();
+        self.taken(length);
         self.settle();
     }
 
     #[inline]
     fn take(&mut self, frame: Frame) {
+        let length = frame.length();
         self.reader.take(&self.memory, frame);
-        self.taken();
+        self.taken(length);
     }
 
     #[inline]
-    fn taken(&self) {
+    fn taken(&mut self, length: usize) {
         // Nobody waits for what little this makes room for, so whether anybody does need not be asked: a writer that waits wants half
         // of the largest ring, and there is more than half in it. Of that, no more is taken than was found, and then it is
-        // looked at again. A writer that does not see yet what was taken is asked for before this end waits itself.
+        // looked at again. A writer that does not see yet what was taken is asked for before this end waits itself. Where there is much, it
+        // is asked now and then, for the same reason: asking takes as long as receiving.
         const { assert!(LITTLE <= GROWTH.largest as u64 * sys::PAGE as u64 / 4) };
         if !self.reader.found_little() {
-            self.offer_room();
+            self.unasked += length as u64 + FRAME;
+            if self.unasked >= LITTLE / 4 {
+                self.unasked = 0;
+                self.offer_room();
+            }
         }
     }
 
