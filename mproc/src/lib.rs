@@ -68,6 +68,7 @@ mod fd;
 mod lock;
 mod logging;
 mod pipe;
+#[cfg(not(mproc_model))]
 mod pool;
 mod process;
 mod queue;
@@ -189,6 +190,7 @@ pub use mproc_macros::entry;
 /// result is whatever `main` may return. To write `main` by hand, begin it with [`freeze_support`].
 pub use mproc_macros::main;
 pub use pipe::{Connection, IntoIter, Iter, Receiver, Sender, duplex, pipe};
+#[cfg(not(mproc_model))]
 pub use pool::{AsyncResult, Calls, Imap, ImapUnordered, Pool, PoolBuilder};
 pub use process::{
     AnyChild, Child, CurrentProcess, ExitStatus, ParentProcess, Process, Stdio, active_children,

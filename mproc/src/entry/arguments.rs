@@ -1,7 +1,9 @@
 //! Arguments on their way: encoded one by one where the call is bound, decoded one by one where it runs.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +68,11 @@ pub struct Arguments {
 
 struct Encoding(Outgoing);
 
+thread_local! {
+    /// Where the next arguments of this thread are encoded: a map encodes millions, one after the other.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 impl fmt::Debug for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("arguments")
@@ -77,7 +84,7 @@ impl Arguments {
     pub fn new<E: Entry>() -> Self {
         Self {
             registration: registry::registration::<E>(),
-            encoded: Ok(Encoding(Outgoing::default())),
+            encoded: Ok(Encoding(Outgoing::reusing(SPARE.take()))),
         }
     }
 
@@ -92,6 +99,32 @@ impl Arguments {
             && let Err(error) = (carrier.encode)(value, outgoing)
         {
             self.encoded = Err((parameter, error));
+        }
+    }
+
+    /// All arguments are there, and plain bytes: those are added to `to`. Otherwise a call is made of them.
+    pub(crate) fn append_to(self, to: &mut Vec<u8>) -> Result<(), Call<()>> {
+        let Self {
+            registration,
+            encoded,
+        } = self;
+        match encoded.map(|Encoding(outgoing)| outgoing.into_plain()) {
+            Ok(Ok(mut bytes)) => {
+                to.extend_from_slice(&bytes);
+                bytes.clear();
+                SPARE.set(bytes);
+                Ok(())
+            }
+            Ok(Err(outgoing)) => Err(Self {
+                registration,
+                encoded: Ok(Encoding(outgoing)),
+            }
+            .into_call()),
+            Err(error) => Err(Self {
+                registration,
+                encoded: Err(error),
+            }
+            .into_call()),
         }
     }
 
@@ -116,8 +149,13 @@ impl Arguments {
 }
 
 /// The arguments of one call, being decoded.
-pub struct Incoming {
-    reading: Option<Reading>,
+pub struct Incoming(Source);
+
+enum Source {
+    /// `None`: finished.
+    Message(Option<Reading>),
+    /// A frame of plain calls, and where in it the one is that is being decoded.
+    Plain(Vec<u8>, Range<usize>),
 }
 
 impl Incoming {
@@ -126,9 +164,36 @@ impl Incoming {
             parameter: None,
             cause: error.into(),
         })?;
-        Ok(Self {
-            reading: Some(reading),
-        })
+        Ok(Self(Source::Message(Some(reading))))
+    }
+
+    /// Plain bytes, of which each call in turn has its [part](Self::go_to).
+    pub(crate) fn over(bytes: Vec<u8>) -> Self {
+        Self(Source::Plain(bytes, 0..0))
+    }
+
+    /// The arguments of the next call among plain bytes.
+    pub(crate) fn go_to(&mut self, part: Range<usize>) {
+        if let Source::Plain(_, at) = &mut self.0 {
+            *at = part;
+        }
+    }
+
+    /// Four of the plain bytes, as a number.
+    pub(crate) fn word_at(&self, at: usize) -> Option<u32> {
+        let Source::Plain(bytes, _) = &self.0 else {
+            return None;
+        };
+        let word = bytes.get(at..)?.first_chunk()?;
+        Some(u32::from_ne_bytes(*word))
+    }
+
+    /// The plain bytes, to be used again.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        match self.0 {
+            Source::Plain(bytes, _) => bytes,
+            Source::Message(_) => Vec::new(),
+        }
     }
 
     /// The next argument.
@@ -137,23 +202,36 @@ impl Incoming {
         parameter: &'static str,
         carrier: Carrier<G, T>,
     ) -> Result<T, Undecodable> {
-        let reading = self
-            .reading
-            .as_mut()
-            .expect("the macros take before they finish");
-        reading
-            .take_with(carrier.decode)
-            .map_err(|cause| Undecodable {
-                parameter: Some(parameter),
-                cause: cause.into(),
-            })
+        let taken = match &mut self.0 {
+            Source::Message(reading) => reading
+                .as_mut()
+                .expect("the macros take before they finish")
+                .take_with(carrier.decode),
+            Source::Plain(bytes, at) => {
+                let mut rest = &bytes[at.clone()];
+                let taken = (carrier.decode)(&mut rest);
+                at.start = at.end - rest.len();
+                taken
+            }
+        };
+        taken.map_err(|cause| Undecodable {
+            parameter: Some(parameter),
+            cause: cause.into(),
+        })
     }
 
     /// All arguments have been taken. Lets go of the message BEFORE the function runs, or the handles in it would stay open
     /// here for as long as it runs, and nobody would see the end of a pipe that the function closed.
     pub fn finish(&mut self) -> Result<(), Undecodable> {
-        let reading = self.reading.take().expect("the macros finish once");
-        reading.finish().map_err(|cause| Undecodable {
+        let finished = match &mut self.0 {
+            Source::Message(reading) => reading.take().expect("the macros finish once").finish(),
+            Source::Plain(_, at) if at.start == at.end => return Ok(()),
+            Source::Plain(_, at) => Err(WireError::Unexpected(format!(
+                "{} bytes are left over",
+                at.len()
+            ))),
+        };
+        finished.map_err(|cause| Undecodable {
             parameter: None,
             cause,
         })

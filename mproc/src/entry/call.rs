@@ -63,6 +63,15 @@ enum Bound {
     Once(Arc<Single<Message>>),
 }
 
+/// Encoded arguments, for who sends them on by itself.
+pub(crate) enum Load {
+    /// Bytes, and nothing else.
+    Plain(Vec<u8>),
+    Message(Arc<Message>),
+    /// With something that can be sent once.
+    Once(Box<Message>),
+}
+
 const USED: &str = "this call carries a unique handle and has been used";
 
 impl Bound {
@@ -150,9 +159,22 @@ impl<R> Call<R> {
         }
     }
 
-    /// Whether both call the same entry.
-    pub(crate) fn is_kin(&self, other: &Self) -> bool {
-        std::ptr::eq(self.registration, other.registration)
+    /// The entry, and the encoded arguments, which are used up if they hold something unique.
+    pub(crate) fn into_load(self) -> Result<(&'static Registration, Load)> {
+        let load = match self.arguments.map_err(|error| rebuilt(&error))? {
+            Bound::Reusable(message) => match Arc::try_unwrap(message).map(Message::into_plain) {
+                Ok(Ok(bytes)) => Load::Plain(bytes),
+                Ok(Err(message)) => Load::Message(Arc::new(message)),
+                Err(message) => match message.parts() {
+                    (Body::Inline(bytes), handles) if handles.is_empty() => {
+                        Load::Plain(bytes.clone())
+                    }
+                    _ => Load::Message(message),
+                },
+            },
+            Bound::Once(message) => Load::Once(Box::new(message.take().ok_or_else(used)?)),
+        };
+        Ok((self.registration, load))
     }
 
     /// Why this call cannot be sent, if it cannot.
@@ -340,65 +362,6 @@ impl<'de, R> Deserialize<'de> for Call<R> {
     }
 }
 
-/// A message inside another one.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Parcel(TravellingArguments, Vec<Fd>);
-
-impl Parcel {
-    /// The same bytes and handles; `message` still decides about what has moved into it.
-    pub(crate) fn of(message: &Message) -> Self {
-        let (body, handles) = travelling(message);
-        Self(body, handles)
-    }
-
-    pub(crate) fn into_message(self) -> Message {
-        let body = match self.0 {
-            TravellingArguments::Inline(Bytes(bytes)) => Body::Inline(bytes),
-            TravellingArguments::Blob(fd, length) => Body::Blob(fd.into_shared(), length),
-        };
-        Message::from_parts(body, self.1.into_iter().map(Fd::into_shared).collect())
-    }
-}
-
-/// Calls of one entry, whose key travels once for all of them. Never empty.
-pub(crate) struct Bundle(pub(crate) Vec<Call<()>>);
-
-#[derive(Serialize, Deserialize)]
-struct TravellingBundle<'a> {
-    key: Key<'a>,
-    signature: u64,
-    calls: Vec<(Parcel, bool)>,
-}
-
-impl Serialize for Bundle {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let registration = self.0[0].registration;
-        let calls = self.0.iter().map(|call| {
-            let bound = call.arguments.as_ref().map_err(S::Error::custom)?;
-            let (body, handles) = bound.travelling()?;
-            Ok((Parcel(body, handles), matches!(bound, Bound::Once(_))))
-        });
-        TravellingBundle {
-            key: registration.key(),
-            signature: registration.signature(),
-            calls: calls.collect::<Result<_, S::Error>>()?,
-        }
-        .serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Bundle {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bundle = TravellingBundle::deserialize(deserializer)?;
-        let registration =
-            registry::find(&bundle.key, bundle.signature).map_err(D::Error::custom)?;
-        let calls = bundle.calls.into_iter();
-        let calls = calls
-            .map(|(parcel, unique)| Call::new(registration, Ok(parcel.into_message()), unique));
-        Ok(Self(calls.collect()))
-    }
-}
-
 /// A call as a child receives it: its entry is looked up when it is run, so that what goes wrong keeps its kind.
 #[derive(Deserialize)]
 #[serde(transparent)]
@@ -421,6 +384,11 @@ impl From<Call<()>> for Resolved {
 }
 
 impl Resolved {
+    /// The call of an entry with arguments that have arrived.
+    pub(crate) fn new(registration: &'static Registration, arguments: Message) -> Self {
+        Self(Call::new(registration, Ok(arguments), false))
+    }
+
     /// The function's own name, as it stands in the logs.
     pub(crate) fn short_name(&self) -> &'static str {
         let name = self.0.name();

@@ -45,11 +45,11 @@ pub trait Unary: Entry {
     fn alone(argument: Self::Arg) -> Self::Args;
 }
 
-/// Binds an entry to arguments that are a tuple.
-pub(crate) fn bind<E: Entry>(arguments: E::Args) -> Call<E::Output> {
+/// Encodes arguments that are a tuple.
+pub(crate) fn encode<E: Entry>(arguments: E::Args) -> arguments::Arguments {
     let mut encoded = arguments::Arguments::new::<E>();
     E::put(arguments, &mut encoded);
-    encoded.into_call()
+    encoded
 }
 
 /// An object with behaviour: a value that is sent to a process of its own and run there. Python's subclass of `Process`.

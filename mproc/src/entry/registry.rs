@@ -80,6 +80,8 @@ pub(crate) struct Registration {
     signature: fn() -> u64,
     /// Calls the function and encodes what it returns: what a child does.
     pub(crate) serve: fn(Incoming) -> Result<Served, Undecodable>,
+    /// As `serve`, with plain bytes in place of messages where that is possible: what a worker of a pool does.
+    pub(crate) work: fn(&mut Incoming, Vec<u8>) -> Result<Worked, Undecodable>,
     /// Calls the function and hands over what it returns: what [`Call::run`](super::Call::run) does.
     pub(crate) invoke: fn(Incoming) -> Result<Box<dyn Any>, Undecodable>,
 }
@@ -89,6 +91,9 @@ pub(crate) struct Served {
     pub(crate) value: Result<Message, WireError>,
     pub(crate) exit_code: i32,
 }
+
+/// What a function returned, as plain bytes if it can be.
+pub(crate) type Worked = Result<Result<Vec<u8>, Message>, WireError>;
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,6 +112,7 @@ impl<E: Entry> Of<E> {
         type_name: std::any::type_name::<E>,
         signature: signature::<E>,
         serve: serve::<E>,
+        work: work::<E>,
         invoke: invoke::<E>,
     };
 }
@@ -124,6 +130,18 @@ fn serve<E: Registered>(mut incoming: Incoming) -> Result<Served, Undecodable> {
         .map_err(WireError::from)
         .and_then(|()| Ok(outgoing.finish()?));
     Ok(Served { value, exit_code })
+}
+
+fn work<E: Registered>(incoming: &mut Incoming, spare: Vec<u8>) -> Result<Worked, Undecodable> {
+    let value = E::call(incoming)?;
+    let mut outgoing = Outgoing::reusing(spare);
+    if let Err(error) = (E::value().encode)(&value, &mut outgoing) {
+        return Ok(Err(error.into()));
+    }
+    Ok(match outgoing.into_plain() {
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(outgoing) => outgoing.finish().map(Err).map_err(WireError::from),
+    })
 }
 
 fn invoke<E: Registered>(mut incoming: Incoming) -> Result<Box<dyn Any>, Undecodable> {

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::group::{Group, Resolution, Task, decode};
+use super::dispatch::{Load, Many, Piece, Rules};
+use super::drive::Shared;
+use super::group::{Callback, Group, Value, collect_many, collect_one};
 use super::imap::{Imap, ImapUnordered, Stream};
 use super::result::AsyncResult;
-use super::shared::{Batch, Shared};
+use crate::entry::call::Load as CallLoad;
+use crate::entry::registry;
 use crate::entry::{self, Call, Entry, Unary};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -109,7 +112,7 @@ impl<'p> Calls<'p> {
     ///
     /// As [`AsyncResult::get`].
     pub fn apply<R: DeserializeOwned + 'static>(&self, call: Call<R>) -> Result<R> {
-        self.apply_async(call)?.get()
+        self.begin(call, true, None)?.get()
     }
 
     /// Calls, and does not wait.
@@ -121,16 +124,63 @@ impl<'p> Calls<'p> {
         &self,
         call: Call<R>,
     ) -> Result<AsyncResult<R>> {
-        call.check()?;
-        let group = Arc::<Group>::default();
-        let batch = Batch {
-            tasks: vec![self.task(&group, 0, call)],
-            mergeable: false,
-        };
-        self.shared.submit(std::iter::once(batch))?;
-        Ok(self.result(group, 1, |mut resolutions| {
-            decode(resolutions.pop().expect("there is one"))
-        }))
+        self.begin(call, false, None)
+    }
+
+    /// Calls, does not wait, and has `callback` look at what came of it before anybody who waits hears of it.
+    ///
+    /// It runs in a thread of this process: one that waits for something of the pool, or its background thread. Whatever it does there takes that thread's time,
+    /// but may wait for other tasks of the pool. A panic in it is printed, and nothing else: the result then is the error
+    /// [`AlreadyJoined`](ErrorKind::AlreadyJoined).
+    ///
+    /// # Errors
+    ///
+    /// As [`apply_async`](Self::apply_async); then the callback is not called.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[mproc::entry]
+    /// # fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> mproc::Result<()> {
+    /// let pool = mproc::Pool::new(1)?;
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// let call = square::bind(3);
+    /// let result = pool.calls().apply_async_with(call, move |value| {
+    ///     let _ = sender.send(*value.as_ref().unwrap_or(&0));
+    /// })?;
+    /// assert_eq!((result.get()?, receiver.recv()), (9, Ok(9)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "callback")]
+    #[doc(alias = "error_callback")]
+    #[doc(alias = "add_done_callback")]
+    pub fn apply_async_with<R: DeserializeOwned + Send + 'static>(
+        &self,
+        call: Call<R>,
+        callback: impl FnOnce(&Result<R>) + Send + 'static,
+    ) -> Result<AsyncResult<R>> {
+        self.begin(call, false, Some(first(collect_one::<R>, callback)))
+    }
+
+    fn begin<R: DeserializeOwned + 'static>(
+        &self,
+        call: Call<R>,
+        is_awaited: bool,
+        callback: Option<Callback>,
+    ) -> Result<AsyncResult<R>> {
+        let group = Group::one();
+        if let Some(callback) = callback {
+            group.call_first(callback);
+        }
+        let piece = self.piece(&group, 0, call)?;
+        self.shared.submit(std::iter::once(piece), is_awaited)?;
+        Ok(AsyncResult {
+            shared: Arc::clone(self.shared),
+            group,
+            collect: collect_one::<R>,
+        })
     }
 
     /// Calls an entry for each item, and waits for all values, which come in the order of the items.
@@ -142,7 +192,7 @@ impl<'p> Calls<'p> {
     where
         E::Output: DeserializeOwned,
     {
-        self.map_async::<E>(items)?.get()
+        self.starmap::<E>(items.into_iter().map(E::alone))
     }
 
     /// Calls an entry for each item, and does not wait.
@@ -172,7 +222,7 @@ impl<'p> Calls<'p> {
     where
         E::Output: DeserializeOwned,
     {
-        self.starmap_async::<E>(items)?.get()
+        self.begin_all::<E>(items, true, None)?.get()
     }
 
     /// Calls an entry for each tuple of its arguments, and does not wait.
@@ -187,35 +237,125 @@ impl<'p> Calls<'p> {
     where
         E::Output: DeserializeOwned,
     {
+        self.begin_all::<E>(items, false, None)
+    }
+
+    /// Calls an entry for each item, does not wait, and has `callback` look at what came of all before anybody who waits hears of it. See
+    /// [`apply_async_with`](Self::apply_async_with).
+    ///
+    /// # Errors
+    ///
+    /// As [`map_async`](Self::map_async).
+    pub fn map_async_with<E: Unary>(
+        &self,
+        items: impl IntoIterator<Item = E::Arg>,
+        callback: impl FnOnce(&Result<Vec<E::Output>>) + Send + 'static,
+    ) -> Result<AsyncResult<Vec<E::Output>>>
+    where
+        E::Output: DeserializeOwned + Send,
+    {
+        let items = items.into_iter().map(E::alone);
+        let callback = first(collect_many::<E::Output>, callback);
+        self.begin_all::<E>(items, false, Some(callback))
+    }
+
+    fn begin_all<E: Entry>(
+        &self,
+        items: impl IntoIterator<Item = E::Args>,
+        is_awaited: bool,
+        callback: Option<Callback>,
+    ) -> Result<AsyncResult<Vec<E::Output>>>
+    where
+        E::Output: DeserializeOwned,
+    {
         let chunk = self.chunk()?;
-        let group = Arc::<Group>::default();
-        let mut tasks = Vec::new();
-        for (index, item) in items.into_iter().enumerate() {
-            let call = entry::bind::<E>(item);
-            call.check()?;
-            tasks.push(self.task(&group, index, call));
+        let items = items.into_iter();
+        let group = match (items.size_hint(), chunk) {
+            ((least, Some(most)), _) if least == most => {
+                let chunk = chunk.unwrap_or_else(|| least.div_ceil(4 * self.shared.workers()));
+                self.begin_chunks::<E>(items, least, chunk.max(1), is_awaited, callback)?
+            }
+            ((least, _), Some(chunk)) => {
+                self.begin_chunks::<E>(items, least, chunk, is_awaited, callback)?
+            }
+            (_, None) => {
+                let items: Vec<_> = items.collect();
+                let (count, chunk) = (items.len(), items.len().div_ceil(4 * self.shared.workers()));
+                self.begin_chunks::<E>(
+                    items.into_iter(),
+                    count,
+                    chunk.max(1),
+                    is_awaited,
+                    callback,
+                )?
+            }
+        };
+        Ok(AsyncResult {
+            shared: Arc::clone(self.shared),
+            group,
+            collect: collect_many::<E::Output>,
+        })
+    }
+
+    /// Workers begin with the first items while the last are still encoded.
+    fn begin_chunks<E: Entry>(
+        &self,
+        items: impl Iterator<Item = E::Args>,
+        about: usize,
+        chunk: usize,
+        is_awaited: bool,
+        callback: Option<Callback>,
+    ) -> Result<Arc<Group>> {
+        // As much as is believed of what an iterator says.
+        let group = Group::many(about.min(1 << 24));
+        if let Some(callback) = callback {
+            group.call_first(callback);
         }
-        let count = tasks.len();
-        let chunk = chunk.unwrap_or_else(|| count.div_ceil(4 * self.shared.workers()).max(1));
-        let mut tasks = tasks.into_iter();
-        let batches = std::iter::from_fn(|| {
-            let tasks: Vec<_> = tasks.by_ref().take(chunk).collect();
-            (!tasks.is_empty()).then_some(Batch {
-                tasks,
-                mergeable: true,
-            })
-        });
-        self.shared.submit(batches)?;
-        Ok(self.result(group, count, |resolutions| {
-            resolutions.into_iter().map(decode).collect()
-        }))
+        let mut cutter = self.cutter::<E>(&group, chunk);
+        let mut result = Ok(());
+        for item in items {
+            result = cutter.add(item);
+            if result.is_ok() && cutter.ready.len() >= cutter.batch {
+                result = self.shared.submit(cutter.ready.drain(..), true);
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        cutter.cut();
+        let result = result.and_then(|()| self.shared.submit(cutter.ready.drain(..), is_awaited));
+        if let Err(error) = result {
+            self.shared.change(|dispatcher| dispatcher.cancel(&group));
+            return Err(error);
+        }
+        group.has_in_all(cutter.next);
+        Ok(group)
+    }
+
+    /// What makes pieces of items.
+    pub(super) fn cutter<E: Entry>(&self, group: &Arc<Group>, chunk: usize) -> Cutter<E> {
+        Cutter {
+            group: Arc::clone(group),
+            // A task that is timed stands for itself: its worker may have to be killed.
+            chunk: if self.timeout.is_some() { 1 } else { chunk },
+            batch: BATCH / chunk.min(BATCH),
+            rules: self.rules(),
+            next: 0,
+            first: 0,
+            bytes: Vec::new(),
+            lengths: Vec::new(),
+            length: 0,
+            count: 0,
+            ready: Vec::new(),
+            entry: PhantomData,
+        }
     }
 
     /// Calls an entry for each item of an input, which may be endless: so many are taken ahead as are bounded by
     /// [`in_flight`](Self::in_flight), and more when results are taken. Results come in the order of the items. Dropping the iterator
     /// stops the input.
     pub fn imap<E: Unary, I: Iterator<Item = E::Arg>>(self, items: I) -> Imap<'p, E, I> {
-        Imap(Stream::new(self, items))
+        Imap(Stream::new(self, items, true))
     }
 
     /// As [`imap`](Self::imap), but results come as they are ready.
@@ -223,31 +363,141 @@ impl<'p> Calls<'p> {
         self,
         items: I,
     ) -> ImapUnordered<'p, E, I> {
-        ImapUnordered(Stream::new(self, items))
+        ImapUnordered(Stream::new(self, items, false))
     }
 
-    pub(super) fn task<R>(&self, group: &Arc<Group>, index: usize, call: Call<R>) -> Task {
-        Task {
-            call: call.erase(),
-            group: Arc::clone(group),
-            index,
-            retries: self.retries,
+    fn rules(&self) -> Option<Arc<Rules>> {
+        let rules = Rules {
             timeout: self.timeout,
-        }
+            retries: self.retries,
+        };
+        (rules != Rules::default()).then(|| Arc::new(rules))
     }
 
-    fn result<R>(
-        &self,
-        group: Arc<Group>,
-        count: usize,
-        collect: fn(Vec<Resolution>) -> Result<R>,
-    ) -> AsyncResult<R> {
-        AsyncResult {
-            shared: Arc::clone(self.shared),
-            group,
-            count,
-            collect,
-            result: PhantomData,
+    fn piece<R>(&self, group: &Arc<Group>, first: usize, call: Call<R>) -> Result<Piece> {
+        piece_of(call, group, first, self.rules())
+    }
+}
+
+/// A callback, for a group whose values are collected so.
+fn first<R: Send + 'static>(
+    collect: fn(&Group) -> Result<R>,
+    callback: impl FnOnce(&Result<R>) + Send + 'static,
+) -> Callback {
+    Box::new(move |group| {
+        let result = collect(group);
+        callback(&result);
+        Value::Decoded(Box::new(result))
+    })
+}
+
+fn piece_of<R>(
+    call: Call<R>,
+    group: &Arc<Group>,
+    first: usize,
+    rules: Option<Arc<Rules>>,
+) -> Result<Piece> {
+    let (entry, load) = call.into_load()?;
+    Ok(Piece {
+        entry,
+        load: match load {
+            CallLoad::Plain(bytes) => Load::Plain(bytes),
+            CallLoad::Message(message) => Load::Message(message),
+            CallLoad::Once(message) => Load::Once(message),
+        },
+        group: Arc::clone(group),
+        first,
+        rules,
+        tries: 0,
+    })
+}
+
+/// So many items are encoded before workers are given them.
+const BATCH: usize = 64;
+
+/// 16 KiB: what goes to a worker at once. What is longer is divided, so that the worker begins before all of it is there.
+const LONGEST: usize = 16 * 1024;
+
+/// Makes pieces of items.
+pub(super) struct Cutter<E> {
+    group: Arc<Group>,
+    chunk: usize,
+    batch: usize,
+    rules: Option<Arc<Rules>>,
+    /// The number of the next item.
+    pub(super) next: usize,
+    /// The piece that is being made: the number of its first item, and what `Many` has.
+    first: usize,
+    bytes: Vec<u8>,
+    lengths: Vec<u32>,
+    length: u32,
+    count: usize,
+    /// Those that are made.
+    pub(super) ready: Vec<Piece>,
+    entry: PhantomData<fn() -> E>,
+}
+
+impl<E: Entry> Cutter<E> {
+    #[inline]
+    pub(super) fn add(&mut self, item: E::Args) -> Result<()> {
+        let before = self.bytes.len();
+        if let Err(call) = entry::encode::<E>(item).append_to(&mut self.bytes) {
+            return self.add_call(call);
         }
+        let length = (self.bytes.len() - before) as u32;
+        if self.count == 0 {
+            self.length = length;
+        } else if length != self.length && self.lengths.is_empty() {
+            self.lengths.resize(self.count, self.length);
+        }
+        self.count += 1;
+        if !self.lengths.is_empty() || length != self.length {
+            self.lengths.push(length);
+        }
+        self.next += 1;
+        if self.count == self.chunk || self.bytes.len() + 4 * self.lengths.len() >= LONGEST {
+            self.cut();
+        }
+        Ok(())
+    }
+
+    /// Something that is no plain bytes is a piece by itself.
+    #[cold]
+    fn add_call(&mut self, call: Call<()>) -> Result<()> {
+        self.cut();
+        let piece = piece_of(call, &self.group, self.next, self.rules.clone())?;
+        self.ready.push(piece);
+        self.next += 1;
+        self.first = self.next;
+        Ok(())
+    }
+
+    /// What was added so far is a piece.
+    pub(super) fn cut(&mut self) {
+        if self.count > 0 {
+            let bytes = std::mem::take(&mut self.bytes);
+            let load = if self.count == 1 {
+                Load::Plain(bytes)
+            } else {
+                self.bytes.reserve(bytes.len() + 64);
+                Load::Many(Box::new(Many {
+                    bytes,
+                    count: self.count as u32,
+                    length: self.length,
+                    lengths: std::mem::take(&mut self.lengths),
+                }))
+            };
+            self.ready.push(Piece {
+                entry: registry::registration::<E>(),
+                load,
+                group: Arc::clone(&self.group),
+                first: self.first,
+                rules: self.rules.clone(),
+                tries: 0,
+            });
+        }
+        self.lengths.clear();
+        self.count = 0;
+        self.first = self.next;
     }
 }

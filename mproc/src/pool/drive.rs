@@ -1,256 +1,482 @@
-//! A driver: the thread of the parent that keeps one worker busy, and replaces it.
+//! Who drives: whoever waits does, and one thread in the background while nobody does.
+//!
+//! One thread at a time has the *role*. It hears and feeds the workers, spins for a moment when there is nothing to hear, and then sleeps on
+//! their descriptors, without the lock: so others submit, and feed, meanwhile. Others that wait sleep on their results; one of them is
+//! woken when the role becomes free. A waiter takes the role from the background thread.
+//!
+//! The background thread is started when it is needed first. While nothing is outstanding it looks a few more times, so that a program that
+//! submits and waits in turns need not wake it each time, and then sleeps until it is woken.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::cell::OnceCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use super::group::{Resolution, Task};
-use super::link::{Frame, Link, Outcome, Said, Trouble};
+use super::dispatch::{Dispatcher, End, Piece};
+use super::group::{After, Group};
+use super::link::Link;
 use super::local::Local;
-use super::shared::{Shared, cancelled};
-use crate::entry::call::Bundle;
-use crate::error::{Error, ErrorKind};
-use crate::sys;
+use super::lock;
+use crate::error::{Error, Result};
+use crate::sync::Spin;
+use crate::sys::{self, Deadline};
 
-/// A frame that is done sooner is followed by a larger one: then the way to the worker and back costs more than the tasks.
-const SHORT: Duration = Duration::from_micros(100);
-/// A frame that takes longer is followed by a smaller one, so that uneven tasks are spread.
-const LONG: Duration = Duration::from_micros(500);
-/// As many tasks of their own as are put into a frame.
-const WIDEST: usize = 64;
-/// Workers that end, one after the other, before they are ready, or before they begin a frame.
-#[derive(Default)]
-struct Accidents {
-    own: u32,
-    killed: u32,
+pub(super) struct Shared {
+    desk: Mutex<Desk>,
+    /// Wakes the driver out of its sleep.
+    kick: OwnedFd,
+    /// Wakes the background thread while it does not drive.
+    background: Condvar,
+    workers: usize,
 }
 
-impl Accidents {
-    /// Counts one. True: so many are no accident.
+pub(super) struct Desk {
+    pub(super) dispatcher: Dispatcher<Local>,
+    role: Role,
+    /// Whether the driver sleeps on descriptors.
+    sleeps: bool,
+    /// Threads that wait without the role.
+    waiters: Vec<Thread>,
+    background: Background,
+    thread: Option<JoinHandle<()>>,
+    spin: Spin,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    Free,
+    Waiter,
+    Background,
+}
+
+/// How driving ended.
+enum Driven {
+    Done,
+    /// The deadline has passed.
+    Late,
+    /// Somebody else drives, or should.
+    Relieved,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Background {
+    /// There is no such thread.
+    Absent,
+    /// It sleeps until it is woken.
+    Asleep,
+    /// It looks by itself.
+    Awake,
+    /// It has to end.
+    Dismissed,
+}
+
+/// Between two looks of a background thread that may be needed again soon, and how many.
+const LINGER: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 20;
+
+/// So often a driver that is kept busy asks the system whether somebody has died, or whether a time is over.
+const GLANCE: Duration = Duration::from_millis(1);
+
+impl Shared {
+    pub(super) fn new(dispatcher: Dispatcher<Local>, workers: usize) -> Result<Arc<Self>> {
+        let kick = sys::doorbell();
+        let kick = kick.map_err(|error| Error::io("a pool could not be made", error))?;
+        Ok(Arc::new(Self {
+            desk: Mutex::new(Desk {
+                dispatcher,
+                role: Role::Free,
+                sleeps: false,
+                waiters: Vec::new(),
+                background: Background::Absent,
+                thread: None,
+                spin: Spin::default(),
+            }),
+            kick,
+            background: Condvar::new(),
+            workers,
+        }))
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
+        lock(&self.desk)
+    }
+
+    /// Takes pieces for the workers, and gives them what they can take now.
     ///
-    /// SIGKILL comes from outside, and says little about the worker: who kills each one while it starts is waited out for a while.
-    fn add(&mut self, end: &Error) -> bool {
-        let count = match end.signal() {
-            Some(sys::SIGKILL) => &mut self.killed,
-            _ => &mut self.own,
+    /// `is_awaited`: the caller is going to wait, so nobody else has to drive.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        pieces: impl Iterator<Item = Piece>,
+        is_awaited: bool,
+    ) -> Result<()> {
+        let mut desk = self.desk();
+        if let Some(end) = desk.dispatcher.end() {
+            return Err(end.error());
+        }
+        let (mut is_timed, mut is_watched) = (false, false);
+        for piece in pieces {
+            is_timed |= piece.rules.is_some();
+            is_watched |= piece.group.has_callback();
+            desk.dispatcher.submit(piece);
+        }
+        if desk.role == Role::Free || desk.sleeps {
+            // Whoever drives does not look now.
+            desk.dispatcher.hear();
+        }
+        desk.dispatcher.feed();
+        if is_timed && desk.sleeps {
+            sys::ring(self.kick.as_fd());
+        }
+        if !is_awaited && desk.role == Role::Free {
+            self.wake_background(&mut desk, is_watched)?;
+        }
+        self.release(desk);
+        Ok(())
+    }
+
+    /// Sees to it that somebody drives.
+    fn wake_background(self: &Arc<Self>, desk: &mut Desk, at_once: bool) -> Result<()> {
+        match desk.background {
+            Background::Absent => {
+                let shared = Arc::clone(self);
+                let builder = thread::Builder::new().name("mproc-pool".to_owned());
+                // The pool ends it before it is gone.
+                let spawned = builder.spawn(move || shared.in_background());
+                let failed = |error| Error::io("a thread of the pool could not be started", error);
+                desk.thread = Some(spawned.map_err(failed)?);
+                desk.background = Background::Awake;
+            }
+            Background::Asleep => self.background.notify_all(),
+            Background::Awake if at_once => self.background.notify_all(),
+            Background::Awake | Background::Dismissed => {}
+        }
+        Ok(())
+    }
+
+    /// Has somebody drive soon, for who cannot wait in a thread.
+    pub(super) fn drive_soon(self: &Arc<Self>) {
+        let mut desk = self.desk();
+        if desk.role == Role::Free && !desk.dispatcher.is_quiet() {
+            // OK to ignore: where no thread can be started, the next wait drives.
+            let _ = self.wake_background(&mut desk, true);
+        }
+    }
+
+    /// Lets go of the desk, and does what is to be done without it.
+    fn release(&self, mut desk: MutexGuard<'_, Desk>) {
+        if desk.dispatcher.after.is_empty() {
+            return;
+        }
+        let after = std::mem::take(&mut desk.dispatcher.after);
+        drop(desk);
+        after.into_iter().for_each(After::run);
+    }
+
+    /// Changes something, tells those whom it concerns, and has the driver look.
+    pub(super) fn change(self: &Arc<Self>, change: impl FnOnce(&mut Dispatcher<Local>)) {
+        let mut desk = self.desk();
+        change(&mut desk.dispatcher);
+        if desk.sleeps {
+            sys::ring(self.kick.as_fd());
+        } else if desk.role == Role::Free && !desk.dispatcher.is_quiet() {
+            let _ = self.wake_background(&mut desk, true);
+        }
+        self.release(desk);
+    }
+
+    /// Waits until `done`, which is about `group` if there is one; drives meanwhile if nobody else does. False: the time is over.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        group: Option<&Group>,
+        limit: Option<Duration>,
+        mut done: impl FnMut(&Dispatcher<Local>) -> bool,
+    ) -> bool {
+        // A limit that is too far away to be a moment is none.
+        let deadline = limit.map_or(Deadline::NEVER, Deadline::after);
+        let mut desk = self.desk();
+        let this = OnceCell::new();
+        let is_done = loop {
+            if done(&desk.dispatcher) {
+                break true;
+            }
+            if desk.role == Role::Free || (desk.role == Role::Background && desk.sleeps) {
+                let driven;
+                (desk, driven) = self.drive(desk, Role::Waiter, deadline, &mut done);
+                match driven {
+                    Driven::Done => break true,
+                    Driven::Late => break false,
+                    Driven::Relieved => continue,
+                }
+            }
+            if deadline.remaining() == Some(Duration::ZERO) {
+                break false;
+            }
+            if let Some(group) = group {
+                group.watch();
+            }
+            let this = this.get_or_init(thread::current);
+            desk.waiters.push(this.clone());
+            let resolved = done(&desk.dispatcher);
+            self.release(desk);
+            if !resolved {
+                match deadline.remaining() {
+                    None => thread::park(),
+                    Some(left) => thread::park_timeout(left),
+                }
+            }
+            desk = self.desk();
+            desk.waiters.retain(|waiter| waiter.id() != this.id());
         };
-        *count += 1;
-        self.own >= 5 || self.killed >= 1000
+        self.hand_over(&mut desk);
+        self.release(desk);
+        is_done
     }
-}
 
-pub(super) fn drive(shared: &Shared, number: usize, first: Local) {
-    let mut driver = Driver {
-        shared,
-        number,
-        link: Some(first),
-        is_ready: false,
-    };
-    let mut window = 1;
-    driver.ready();
-    while let Some(tasks) = shared.next(window) {
-        let begun = Instant::now();
-        driver.execute(tasks);
-        let taken = begun.elapsed();
-        if taken < SHORT {
-            window = (2 * window).min(WIDEST);
-        } else if taken > LONG {
-            window = (window / 2).max(1);
+    /// Has somebody else drive if there is need for it.
+    fn hand_over(self: &Arc<Self>, desk: &mut Desk) {
+        if desk.role != Role::Free {
+            return;
         }
-    }
-    match driver.link {
-        Some(link) if shared.is_over() => drop(link.lost()),
-        Some(link) => link.dismiss(),
-        None => {}
-    }
-}
-
-struct Driver<'a> {
-    shared: &'a Shared,
-    number: usize,
-    link: Option<Local>,
-    is_ready: bool,
-}
-
-impl Driver<'_> {
-    /// Sees to it that a worker is there that has started. None: the pool is over.
-    fn ready(&mut self) -> Option<&mut Local> {
-        let mut stillborn = Accidents::default();
-        while !self.is_ready {
-            if self.shared.is_over() {
-                return None;
-            }
-            let link = match &mut self.link {
-                Some(link) => link,
-                none => match self.shared.start() {
-                    Ok(link) => {
-                        self.shared.seat(self.number, link.child());
-                        none.insert(link)
-                    }
-                    Err(error) => {
-                        self.shared.fail(error);
-                        return None;
-                    }
-                },
-            };
-            match link.receive(None) {
-                Ok(Said::Ready) => self.is_ready = true,
-                Ok(Said::Unfit(outcome)) => {
-                    self.shared.fail(unfit(outcome));
-                    return None;
-                }
-                _ => {
-                    let error = self.bury();
-                    if stillborn.add(&error) {
-                        self.shared.fail(error);
-                    }
-                }
-            }
-        }
-        self.link.as_mut()
-    }
-
-    /// Ends the worker, and tells how it ended.
-    fn bury(&mut self) -> Error {
-        self.is_ready = false;
-        match self.link.take() {
-            Some(link) => link.lost(),
-            None => Error::new(ErrorKind::Exited, "the worker is gone"),
+        if let Some(waiter) = desk.waiters.pop() {
+            waiter.unpark();
+        } else if !desk.dispatcher.is_quiet() {
+            // OK to ignore: where no thread can be started, the next wait drives.
+            let _ = self.wake_background(desk, false);
         }
     }
 
-    /// Has the tasks executed, which are of one group.
-    fn execute(&mut self, tasks: VecDeque<Task>) {
-        let Some(first) = tasks.front() else { return };
-        self.shared
-            .running(self.number, Some(Arc::clone(&first.group)));
-        self.execute_frame(tasks);
-        self.shared.running(self.number, None);
-    }
-
-    fn execute_frame(&mut self, mut tasks: VecDeque<Task>) {
-        let mut accidents = Accidents::default();
-        // Until the frame has begun.
-        loop {
-            if tasks[0].group.is_cancelled() {
-                return resolve_all(tasks, cancelled);
-            }
-            let Some(link) = self.ready() else {
-                let over = self.shared.over();
-                let over = over.unwrap_or_else(cancelled);
-                return resolve_all(tasks, || over.again());
-            };
-            let trouble = match link.send(frame(&tasks)) {
-                Ok(()) => match link.receive(None) {
-                    Ok(Said::Begun) => break,
-                    Ok(Said::Unreadable(text)) => {
-                        Trouble::Refused(Error::new(ErrorKind::Decode, text))
-                    }
-                    _ => Trouble::Lost,
-                },
-                Err(trouble) => trouble,
-            };
-            match trouble {
-                Trouble::Refused(error) if tasks.len() == 1 => {
-                    return resolve_all(tasks, || error.again());
+    /// Drives until `done`, or until somebody else has the role. If not, it is free afterwards.
+    fn drive<'a>(
+        &'a self,
+        mut desk: MutexGuard<'a, Desk>,
+        role: Role,
+        deadline: Deadline,
+        done: &mut dyn FnMut(&Dispatcher<Local>) -> bool,
+    ) -> (MutexGuard<'a, Desk>, Driven) {
+        if desk.sleeps {
+            // The background thread, which finds that it has lost the role.
+            desk.sleeps = false;
+            sys::ring(self.kick.as_fd());
+        }
+        desk.role = role;
+        let mut glanced: Option<Instant> = None;
+        let mut turns = 0_u32;
+        let driven = loop {
+            let heard = desk.dispatcher.hear();
+            desk.dispatcher.feed();
+            if !desk.dispatcher.after.is_empty() {
+                let after = std::mem::take(&mut desk.dispatcher.after);
+                // Code of users may wait for something of this pool.
+                let is_theirs = after.iter().any(After::is_of_users);
+                if is_theirs {
+                    desk.role = Role::Free;
                 }
-                // It is one of them that cannot travel.
-                Trouble::Refused(_) => return self.execute_singly(tasks),
-                Trouble::Lost | Trouble::TimedOut => {
-                    let error = self.bury();
-                    if accidents.add(&error) {
-                        if tasks.len() == 1 {
-                            return resolve_all(tasks, || error.again());
+                drop(desk);
+                after.into_iter().for_each(After::run);
+                desk = self.desk();
+                if is_theirs {
+                    if desk.role != Role::Free {
+                        return (desk, Driven::Relieved);
+                    }
+                    desk.role = role;
+                }
+            }
+            if done(&desk.dispatcher) {
+                break Driven::Done;
+            }
+            let has_waiters = |desk: &Desk| role == Role::Background && !desk.waiters.is_empty();
+            if has_waiters(&desk) {
+                break Driven::Relieved;
+            }
+            if heard {
+                turns += 1;
+                if turns.is_multiple_of(256) {
+                    let now = Instant::now();
+                    if glanced.is_none_or(|then| now.duration_since(then) > GLANCE) {
+                        glanced = Some(now);
+                        desk.dispatcher.look_for_ends();
+                        desk.dispatcher.look_at_clocks();
+                        if deadline.remaining() == Some(Duration::ZERO) {
+                            break Driven::Late;
                         }
-                        // It is one of them that cannot be decoded alive.
-                        return self.execute_singly(tasks);
                     }
                 }
+                // Others may have something to submit.
+                drop(desk);
+                desk = self.desk();
+                continue;
             }
-        }
-        while let Some(task) = tasks.front() {
-            let limit = task.timeout;
-            let link = self.link.as_mut().expect("it has begun");
-            let said = link.receive(limit);
-            let task = tasks.pop_front().expect("just seen");
-            match said {
-                Ok(Said::Done(outcome)) => task.resolve(resolution(outcome)),
-                said => {
-                    let timed_out = matches!(said, Err(Trouble::TimedOut));
-                    if timed_out {
-                        // OK to ignore: it has ended then.
-                        let _ = link.child().kill();
-                    }
-                    let error = self.bury();
-                    self.ended(task, error, timed_out);
-                    return self.shared.put_back(tasks.into());
+            let mut spin = desk.spin;
+            let core = {
+                let mut busy = desk.dispatcher.busy();
+                match (busy.next(), busy.next()) {
+                    (Some(one), None) => one.core(),
+                    _ => 0,
                 }
+            };
+            drop(desk);
+            let looked = spin.until(core, || {
+                let mut desk = self.desk();
+                desk.dispatcher.hear() || !desk.dispatcher.after.is_empty() || has_waiters(&desk)
+            });
+            desk = self.desk();
+            let Err(looked) = looked else {
+                desk.spin = spin;
+                continue;
+            };
+            let is_late;
+            (desk, is_late) = self.sleep(desk, role, deadline);
+            if desk.role != role {
+                return (desk, Driven::Relieved);
+            }
+            spin.slept(looked);
+            desk.spin = spin;
+            if is_late && !done(&desk.dispatcher) {
+                break Driven::Late;
+            }
+        };
+        desk.role = Role::Free;
+        (desk, driven)
+    }
+
+    /// Sleeps until a worker says something or ends, a clock runs out, or somebody kicks. True: the deadline has passed.
+    fn sleep<'a>(
+        &'a self,
+        mut desk: MutexGuard<'a, Desk>,
+        role: Role,
+        deadline: Deadline,
+    ) -> (MutexGuard<'a, Desk>, bool) {
+        desk.dispatcher.balance();
+        let clock = desk.dispatcher.look_at_clocks();
+        desk.dispatcher.busy().for_each(Local::listen);
+        if desk.dispatcher.hear() || !desk.dispatcher.after.is_empty() {
+            desk.dispatcher.busy().for_each(Local::do_not_listen);
+            return (desk, false);
+        }
+        let ears: Vec<_> = desk.dispatcher.links().map(Local::ears).collect();
+        let mut until = clock.map_or(deadline, |clock| deadline.within(clock));
+        if desk.dispatcher.has_many() {
+            // See `Ring::wake_reader`.
+            until = until.within(GLANCE);
+        }
+        desk.sleeps = true;
+        drop(desk);
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.kick.as_fd()];
+        for (line, child) in &ears {
+            fds.extend([line.as_fd(), child.as_fd()]);
+        }
+        // OK to ignore an error: then it looks again at once.
+        let ready = sys::wait_many(&fds, until).unwrap_or_default();
+        let mut desk = self.desk();
+        if ready.first() == Some(&0) {
+            sys::silence(self.kick.as_fd());
+        }
+        if desk.role != role || !desk.sleeps {
+            return (desk, false);
+        }
+        desk.sleeps = false;
+        for link in desk.dispatcher.links_mut() {
+            link.do_not_listen();
+        }
+        let lines = ready
+            .iter()
+            .filter(|&&index| index % 2 == 1)
+            .map(|index| &ears[index / 2].0);
+        for line in lines {
+            let link = desk.dispatcher.links_mut().find(|link| link.is_on(line));
+            if let Some(link) = link {
+                link.empty_line();
             }
         }
-    }
-
-    fn execute_singly(&mut self, tasks: VecDeque<Task>) {
-        for task in tasks {
-            self.execute_frame(VecDeque::from([task]));
+        if ready.iter().any(|&index| index > 0 && index % 2 == 0) {
+            desk.dispatcher.look_for_ends();
         }
+        let is_over = ready.is_empty() && deadline.remaining() == Some(Duration::ZERO);
+        (desk, is_over)
     }
 
-    /// A task's worker has ended while it was executed.
-    fn ended(&self, mut task: Task, error: Error, timed_out: bool) {
-        if let Some(over) = self.shared.over() {
-            task.resolve(Err(over));
-        } else if task.group.is_cancelled() {
-            task.resolve(Err(cancelled()));
-        } else if timed_out {
-            let text = "the task took longer than it may; its worker was killed";
-            task.resolve(Err(Error::new(ErrorKind::Timeout, text)));
-        } else if task.retries > 0 {
-            task.retries -= 1;
-            self.shared.put_back(vec![task]);
-        } else {
-            task.resolve(Err(error));
-        }
-    }
-}
-
-fn resolve_all(tasks: VecDeque<Task>, error: impl Fn() -> Error) {
-    for task in tasks {
-        task.resolve(Err(error()));
-    }
-}
-
-/// The calls of tasks, those of one entry together.
-fn frame(tasks: &VecDeque<Task>) -> Frame {
-    let mut bundles: Vec<Bundle> = Vec::new();
-    for task in tasks {
-        match bundles.last_mut() {
-            Some(Bundle(calls)) if calls[0].is_kin(&task.call) => calls.push(task.call.clone()),
-            _ => bundles.push(Bundle(vec![task.call.clone()])),
-        }
-    }
-    Frame(bundles)
-}
-
-fn resolution(outcome: Outcome) -> Resolution {
-    match outcome {
-        Outcome::Value(parcel) => Ok(parcel.into_message()),
-        Outcome::Panic(panic) => Err(Error::panicked(panic)),
-        Outcome::Refusal(refusal) => Err(refusal.into_error()),
-    }
-}
-
-fn unfit(outcome: Outcome) -> Error {
-    match resolution(outcome) {
-        Ok(_) => Error::new(
-            ErrorKind::Start,
-            "the initializer of the pool returned an error",
-        ),
-        Err(error) => {
-            let failed = Error::new(error.kind(), format!("the initializer of the pool {error}"));
-            match error.panic() {
-                Some(panic) => failed.with_panic(panic.clone()),
-                None => failed,
+    /// The background thread.
+    fn in_background(&self) {
+        let mut looks = 0;
+        let mut desk = self.desk();
+        loop {
+            if desk.background == Background::Dismissed {
+                return;
             }
+            if desk.role == Role::Free && desk.waiters.is_empty() && !desk.dispatcher.is_quiet() {
+                looks = 0;
+                let quiet = &mut |dispatcher: &Dispatcher<Local>| dispatcher.is_quiet();
+                (desk, _) = self.drive(desk, Role::Background, Deadline::NEVER, quiet);
+                if desk.role == Role::Free
+                    && let Some(waiter) = desk.waiters.pop()
+                {
+                    waiter.unpark();
+                }
+                continue;
+            }
+            if looks < LOOKS && desk.dispatcher.is_quiet() {
+                looks += 1;
+                let waited = self.background.wait_timeout(desk, LINGER);
+                desk = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            desk.background = Background::Asleep;
+            desk = self
+                .background
+                .wait(desk)
+                .unwrap_or_else(PoisonError::into_inner);
+            if desk.background == Background::Asleep {
+                desk.background = Background::Awake;
+            }
+            looks = 0;
         }
+    }
+
+    /// Ends the background thread.
+    pub(super) fn dismiss_background(&self) {
+        let mut desk = self.desk();
+        desk.background = Background::Dismissed;
+        // Also when it does not seem to sleep: it may not have found out yet that it has lost the role.
+        sys::ring(self.kick.as_fd());
+        let thread = desk.thread.take();
+        drop(desk);
+        self.background.notify_all();
+        if let Some(thread) = thread
+            && thread.thread().id() != thread::current().id()
+        {
+            // OK to ignore: it does not panic.
+            let _ = thread.join();
+        }
+    }
+
+    /// Takes no more calls.
+    pub(super) fn close(&self) {
+        self.desk().dispatcher.close();
+    }
+
+    /// Ends everything at once.
+    pub(super) fn terminate(self: &Arc<Self>) {
+        self.change(|dispatcher| dispatcher.finish(End::Terminated));
+    }
+
+    /// Waits until everything has resolved and all workers have ended.
+    pub(super) fn join(self: &Arc<Self>) {
+        self.close();
+        self.wait(None, None, Dispatcher::is_idle);
+        let mut links = self.desk().dispatcher.vacate();
+        for link in &mut links {
+            link.dismiss();
+        }
+        for link in links {
+            // OK to ignore: it has nothing to say any more.
+            let _ = link.child().wait();
+            drop(link.lost());
+        }
+        self.dismiss_background();
     }
 }

@@ -1,61 +1,324 @@
-//! Where tasks resolve: the outcomes of one call, or of one map.
+//! Where tasks resolve: the outcomes of one call, of one map, or of a stream of calls.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::thread::Thread;
+
+use serde::de::DeserializeOwned;
 
 use super::lock;
-use crate::entry::Call;
-use crate::error::{Error, Result};
-use crate::wire::Message;
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::{Message, codec};
 
-/// A task's value, still encoded, or why there is none.
-pub(super) type Resolution = Result<Message>;
-
-/// One call, from submission to its resolution.
-pub(super) struct Task {
-    pub(super) call: Call<()>,
-    pub(super) group: Arc<Group>,
-    pub(super) index: usize,
-    pub(super) retries: u32,
-    pub(super) timeout: Option<Duration>,
+/// What came of a task, until somebody takes it.
+#[derive(Default)]
+pub(super) enum Value {
+    /// It has not resolved, or was taken.
+    #[default]
+    Nothing,
+    /// Encoded.
+    Plain(Vec<u8>),
+    Message(Box<Message>),
+    Error(Error),
+    /// All of a group, decoded for its callback.
+    Decoded(Box<dyn Any + Send>),
 }
 
-impl Task {
-    pub(super) fn resolve(self, resolution: Resolution) {
-        self.group.resolve(self.index, resolution);
+/// As a worker says it.
+pub(super) enum Resolution<'a> {
+    Plain(&'a [u8]),
+    Message(Message),
+    Error(Error),
+}
+
+impl Resolution<'_> {
+    fn into_value(self) -> Value {
+        match self {
+            Self::Plain(bytes) => Value::Plain(bytes.to_vec()),
+            Self::Message(message) => Value::Message(Box::new(message)),
+            Self::Error(error) => Value::Error(error),
+        }
     }
 }
 
-#[derive(Default)]
-pub(super) struct Group {
-    state: Mutex<State>,
-    changed: Condvar,
-    /// Whoever asked is not interested any more: what has not begun need not begin.
-    cancelled: AtomicBool,
+/// What is done about a resolution once no lock is held.
+pub(super) enum After {
+    Unpark(Thread),
+    Wake(Waker),
+    Call(Arc<Group>),
 }
 
-#[derive(Default)]
+impl After {
+    /// Whether code of users runs in it.
+    pub(super) fn is_of_users(&self) -> bool {
+        !matches!(self, Self::Unpark(_))
+    }
+
+    /// Code of users may run, and panic: nobody is to care.
+    pub(super) fn run(self) {
+        match self {
+            Self::Unpark(thread) => thread.unpark(),
+            Self::Wake(waker) => {
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+            }
+            Self::Call(group) => group.call_back(),
+        }
+    }
+}
+
+pub(super) struct Group {
+    state: Mutex<State>,
+    resolved: AtomicUsize,
+    /// `usize::MAX`: not known yet, or there is no end to it.
+    total: AtomicUsize,
+    /// Whoever asked is not interested any more: what has not begun need not begin.
+    cancelled: AtomicBool,
+    /// A callback has to run before anybody hears of the end.
+    held: AtomicBool,
+}
+
 struct State {
-    resolved: BTreeMap<usize, Resolution>,
-    count: usize,
+    store: Store,
+    watchers: Option<Box<Watchers>>,
+}
+
+enum Store {
+    One(Value),
+    Many(Box<Many>),
+    Stream(Box<Stream>),
+}
+
+/// The values of a map: those that are plain lie one after the other.
+struct Many {
+    slots: Vec<Slot>,
+    bytes: Vec<u8>,
+    others: Vec<Value>,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    at: usize,
+    length: u32,
+}
+
+impl Slot {
+    const UNRESOLVED: Self = Self {
+        at: 0,
+        length: UNRESOLVED,
+    };
+}
+
+impl Many {
+    #[inline]
+    fn set_plain(&mut self, index: usize, bytes: &[u8]) {
+        let slot = Slot {
+            at: self.bytes.len(),
+            length: bytes.len() as u32,
+        };
+        self.bytes.extend_from_slice(bytes);
+        self.set(index, slot);
+    }
+
+    #[inline]
+    fn set(&mut self, index: usize, slot: Slot) {
+        if index >= self.slots.len() {
+            self.slots.resize(index + 1, Slot::UNRESOLVED);
+        }
+        debug_assert_eq!(self.slots[index].length, UNRESOLVED, "a task resolves once");
+        self.slots[index] = slot;
+    }
+}
+
+impl Store {
+    fn set(&mut self, index: usize, resolution: Resolution<'_>) {
+        match self {
+            Self::One(value) => *value = resolution.into_value(),
+            Self::Many(many) => match resolution {
+                Resolution::Plain(bytes) => many.set_plain(index, bytes),
+                other => {
+                    let at = many.others.len();
+                    many.others.push(other.into_value());
+                    let length = ELSEWHERE;
+                    many.set(index, Slot { at, length });
+                }
+            },
+            Self::Stream(stream) => match &mut **stream {
+                Stream::InOrder(first, values) => {
+                    let place = index - *first;
+                    if values.len() <= place {
+                        values.resize_with(place + 1, Value::default);
+                    }
+                    values[place] = resolution.into_value();
+                }
+                Stream::AsReady(values) => values.push_back(resolution.into_value()),
+            },
+        }
+    }
+}
+
+/// In place of a length.
+const UNRESOLVED: u32 = u32::MAX;
+const ELSEWHERE: u32 = u32::MAX - 1;
+
+/// The values of an `imap` that have not been taken.
+enum Stream {
+    /// Of tasks from the first one on.
+    InOrder(usize, VecDeque<Value>),
+    AsReady(VecDeque<Value>),
+}
+
+pub(super) type Callback = Box<dyn FnOnce(&Group) -> Value + Send>;
+
+#[derive(Default)]
+struct Watchers {
+    threads: Vec<Thread>,
     wakers: Vec<Waker>,
+    callback: Option<Callback>,
 }
 
 impl Group {
-    fn resolve(&self, index: usize, resolution: Resolution) {
+    fn new(store: Store, total: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                store,
+                watchers: None,
+            }),
+            resolved: AtomicUsize::new(0),
+            total: AtomicUsize::new(total),
+            cancelled: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn one() -> Arc<Self> {
+        Self::new(Store::One(Value::Nothing), 1)
+    }
+
+    /// Of about so many tasks; how many there are is [told](Self::has_in_all) when they have been submitted.
+    pub(super) fn many(about: usize) -> Arc<Self> {
+        let many = Many {
+            slots: Vec::with_capacity(about),
+            bytes: Vec::new(),
+            others: Vec::new(),
+        };
+        Self::new(Store::Many(Box::new(many)), usize::MAX)
+    }
+
+    /// So many tasks have been submitted, and no more will be.
+    pub(super) fn has_in_all(self: &Arc<Self>, count: usize) {
+        let mut after = Vec::new();
         let mut state = lock(&self.state);
-        let earlier = state.resolved.insert(index, resolution);
-        debug_assert!(earlier.is_none(), "a task resolves once");
-        state.count += 1;
-        let wakers = std::mem::take(&mut state.wakers);
+        if let Store::Many(many) = &mut state.store {
+            many.slots.resize(count, Slot::UNRESOLVED);
+        }
+        self.total.store(count, Ordering::Relaxed);
+        self.tell(&mut state, &mut after);
         drop(state);
-        self.changed.notify_all();
-        for waker in wakers {
-            // A waker is code of users, and what panics in it is no reason to stop driving.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+        after.into_iter().for_each(After::run);
+    }
+
+    pub(super) fn stream(in_order: bool) -> Arc<Self> {
+        let stream = if in_order {
+            Stream::InOrder(0, VecDeque::new())
+        } else {
+            Stream::AsReady(VecDeque::new())
+        };
+        Self::new(Store::Stream(Box::new(stream)), usize::MAX)
+    }
+
+    /// Has `callback` run before anybody hears that all has resolved. Before anything is submitted.
+    pub(super) fn call_first(&self, callback: Callback) {
+        self.held.store(true, Ordering::Relaxed);
+        let watchers = &mut lock(&self.state).watchers;
+        watchers.get_or_insert_default().callback = Some(callback);
+    }
+
+    pub(super) fn has_callback(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Once for each task. Whom to tell is added to `after`.
+    pub(super) fn resolve(
+        self: &Arc<Self>,
+        index: usize,
+        resolution: Resolution<'_>,
+        after: &mut Vec<After>,
+    ) {
+        let mut state = lock(&self.state);
+        state.store.set(index, resolution);
+        self.resolved.fetch_add(1, Ordering::Release); // pairs with `resolved`
+        self.tell(&mut state, after);
+    }
+
+    /// As above for tasks in a row. Gives how many there were.
+    pub(super) fn resolve_values<'a>(
+        self: &Arc<Self>,
+        first: usize,
+        values: impl Iterator<Item = &'a [u8]>,
+        after: &mut Vec<After>,
+    ) -> usize {
+        let mut state = lock(&self.state);
+        let mut count = 0;
+        if let Store::Many(many) = &mut state.store {
+            for bytes in values {
+                many.set_plain(first + count, bytes);
+                count += 1;
+            }
+        } else {
+            for bytes in values {
+                state.store.set(first + count, Resolution::Plain(bytes));
+                count += 1;
+            }
+        }
+        self.resolved.fetch_add(count, Ordering::Release); // pairs with `resolved`
+        self.tell(&mut state, after);
+        count
+    }
+
+    /// Tells whom it concerns that something has resolved.
+    fn tell(self: &Arc<Self>, state: &mut State, after: &mut Vec<After>) {
+        let Some(watchers) = &mut state.watchers else {
+            return;
+        };
+        let is_stream = matches!(state.store, Store::Stream(_));
+        if is_stream || self.resolved() >= self.total.load(Ordering::Relaxed) {
+            if watchers.callback.is_some() {
+                after.push(After::Call(Arc::clone(self)));
+                return;
+            }
+            after.extend(watchers.threads.drain(..).map(After::Unpark));
+            after.extend(watchers.wakers.drain(..).map(After::Wake));
+        }
+    }
+
+    fn call_back(&self) {
+        let mut state = lock(&self.state);
+        let callback = state
+            .watchers
+            .as_mut()
+            .and_then(|watchers| watchers.callback.take());
+        drop(state);
+        if let Some(callback) = callback {
+            let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| callback(self)));
+            if let Ok(value) = called {
+                lock(&self.state).store = Store::One(value);
+            }
+        }
+        self.held.store(false, Ordering::Release);
+        let watchers = lock(&self.state).watchers.take();
+        for watcher in watchers.into_iter() {
+            watcher
+                .threads
+                .into_iter()
+                .for_each(|thread| thread.unpark());
+            watcher
+                .wakers
+                .into_iter()
+                .map(After::Wake)
+                .for_each(After::run);
         }
     }
 
@@ -68,76 +331,128 @@ impl Group {
     }
 
     /// How many tasks have resolved.
-    pub(super) fn count(&self) -> usize {
-        lock(&self.state).count
+    pub(super) fn resolved(&self) -> usize {
+        self.resolved.load(Ordering::Acquire)
     }
 
-    /// Asks to be woken by the next resolution, unless `count` tasks have resolved.
-    pub(super) fn poll(&self, count: usize, waker: &Waker) -> bool {
-        let mut state = lock(&self.state);
-        if state.count >= count {
-            return true;
+    /// Whether all tasks have, and whoever is to hear of it first has.
+    pub(super) fn is_done(&self) -> bool {
+        self.resolved() >= self.total.load(Ordering::Relaxed) && !self.held.load(Ordering::Acquire)
+    }
+
+    /// Asks for this thread to be woken by what resolves next. Look AFTER this.
+    pub(super) fn watch(&self) {
+        let watchers = &mut lock(&self.state).watchers;
+        let threads = &mut watchers.get_or_insert_default().threads;
+        let this = std::thread::current();
+        if !threads.iter().any(|thread| thread.id() == this.id()) {
+            threads.push(this);
         }
-        if !state.wakers.iter().any(|known| known.will_wake(waker)) {
-            state.wakers.push(waker.clone());
+    }
+
+    /// Asks for a waker to be woken. False: all has resolved.
+    pub(super) fn watch_with(&self, waker: &Waker) -> bool {
+        let watchers = &mut lock(&self.state).watchers;
+        if self.is_done() {
+            return false;
         }
-        false
+        let wakers = &mut watchers.get_or_insert_default().wakers;
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        true
     }
 
-    /// Waits until `count` tasks have resolved. False: the time is over.
-    pub(super) fn wait(&self, count: usize, limit: Option<Duration>) -> bool {
-        self.wait_for(limit, |state| (state.count >= count).then_some(()))
-            .is_some()
-    }
-
-    /// Takes the resolution of one task, when it is there.
-    pub(super) fn take(&self, index: usize, limit: Option<Duration>) -> Option<Resolution> {
-        self.wait_for(limit, |state| state.resolved.remove(&index))
-    }
-
-    /// Takes any resolution, when there is one.
-    pub(super) fn take_any(&self, limit: Option<Duration>) -> Option<Resolution> {
-        self.wait_for(limit, |state| {
-            state.resolved.pop_first().map(|(_, resolution)| resolution)
-        })
-    }
-
-    /// Takes what is there, in order.
-    pub(super) fn take_all(&self) -> BTreeMap<usize, Resolution> {
-        std::mem::take(&mut lock(&self.state).resolved)
-    }
-
-    fn wait_for<T>(
-        &self,
-        limit: Option<Duration>,
-        mut look: impl FnMut(&mut State) -> Option<T>,
-    ) -> Option<T> {
-        // A limit that is too far away to be a moment is none.
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let mut state = lock(&self.state);
-        loop {
-            if let Some(found) = look(&mut state) {
-                return Some(found);
-            }
-            state = match deadline {
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.checked_duration_since(Instant::now())?;
-                    let waited = self.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
+    /// Takes the next resolution of a stream, if it is there.
+    pub(super) fn take_next(&self) -> Option<Value> {
+        let Store::Stream(stream) = &mut lock(&self.state).store else {
+            return None;
+        };
+        match &mut **stream {
+            Stream::AsReady(values) => values.pop_front(),
+            Stream::InOrder(first, values) => match values.front() {
+                None | Some(Value::Nothing) => None,
+                Some(_) => {
+                    *first += 1;
+                    values.pop_front()
                 }
-            };
+            },
+        }
+    }
+
+    /// Takes everything.
+    fn take_store(&self) -> Store {
+        std::mem::replace(&mut lock(&self.state).store, Store::One(Value::Nothing))
+    }
+
+    /// Whether everything resolved to a value, as far as that can be told without decoding it.
+    pub(super) fn has_only_values(&self) -> bool {
+        let good = |value: &Value| matches!(value, Value::Plain(_) | Value::Message(_));
+        match &lock(&self.state).store {
+            Store::One(Value::Decoded(_)) => true,
+            Store::One(value) => good(value),
+            Store::Many(many) => many.others.iter().all(good),
+            Store::Stream(_) => false,
         }
     }
 }
 
-/// What a task gives whose value does not decode.
-pub(super) fn decode<R: serde::de::DeserializeOwned>(resolution: Resolution) -> Result<R> {
-    resolution?.decode().map_err(|error| {
-        let text = "a task returned a value that could not be decoded";
-        Error::new(crate::ErrorKind::Decode, text).caused_by(error)
-    })
+fn taken() -> Error {
+    let text = "the value has already been taken";
+    Error::new(ErrorKind::AlreadyJoined, text)
+}
+
+fn undecodable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let text = "a task returned a value that could not be decoded";
+    Error::new(ErrorKind::Decode, text).caused_by(error)
+}
+
+#[inline]
+fn decode_plain<R: DeserializeOwned>(mut bytes: &[u8]) -> Result<R> {
+    match codec::decode(&mut bytes) {
+        Ok(value) if bytes.is_empty() => Ok(value),
+        Ok(_) => Err(undecodable("bytes are left over")),
+        Err(error) => Err(undecodable(error)),
+    }
+}
+
+/// The value of a task.
+pub(super) fn decode<R: DeserializeOwned>(value: Value) -> Result<R> {
+    match value {
+        Value::Plain(bytes) => decode_plain(&bytes),
+        Value::Message(message) => message.decode().map_err(undecodable),
+        Value::Error(error) => Err(error),
+        Value::Nothing | Value::Decoded(_) => Err(taken()),
+    }
+}
+
+/// The value of a group of one.
+pub(super) fn collect_one<R: DeserializeOwned + 'static>(group: &Group) -> Result<R> {
+    match group.take_store() {
+        Store::One(Value::Decoded(any)) => decoded(any),
+        Store::One(value) => decode(value),
+        _ => Err(taken()),
+    }
+}
+
+/// The values of a map.
+pub(super) fn collect_many<R: DeserializeOwned + 'static>(group: &Group) -> Result<Vec<R>> {
+    let mut many = match group.take_store() {
+        Store::One(Value::Decoded(any)) => return decoded(any),
+        Store::Many(many) => many,
+        _ => return Err(taken()),
+    };
+    let mut values = Vec::with_capacity(many.slots.len());
+    for slot in &many.slots {
+        values.push(match slot.length {
+            ELSEWHERE => decode(std::mem::take(&mut many.others[slot.at]))?,
+            length => decode_plain(&many.bytes[slot.at..slot.at + length as usize])?,
+        });
+    }
+    Ok(values)
+}
+
+fn decoded<R: 'static>(any: Box<dyn Any + Send>) -> Result<R> {
+    *any.downcast::<Result<R>>()
+        .expect("the callback was of this type")
 }

@@ -1,16 +1,15 @@
 //! Results of an input of any length, one after the other.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use super::calls::Calls;
-use super::group::{Group, Resolution, decode};
-use super::shared::Batch;
-use crate::entry::{self, Unary};
+use super::calls::Cutter;
+use super::group::{Group, decode};
+use crate::entry::Unary;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What both kinds have in common: the input, and how far it has been taken.
@@ -19,23 +18,21 @@ pub(super) struct Stream<'p, E, I> {
     /// `None` once it has ended.
     items: Option<I>,
     group: Arc<Group>,
-    taken: usize,
+    cutter: Option<Cutter<E>>,
     given: usize,
     /// Why no more is taken; told after what was.
     stopped: Option<Error>,
-    entry: PhantomData<fn() -> E>,
 }
 
 impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
-    pub(super) fn new(calls: Calls<'p>, items: I) -> Self {
+    pub(super) fn new(calls: Calls<'p>, items: I, in_order: bool) -> Self {
         Self {
             calls,
             items: Some(items),
-            group: Arc::default(),
-            taken: 0,
+            group: Group::stream(in_order),
+            cutter: None,
             given: 0,
             stopped: None,
-            entry: PhantomData,
         }
     }
 
@@ -43,42 +40,36 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
     fn fill(&mut self) -> Result<()> {
         let chunk = self.calls.chunk()?.unwrap_or(1);
         let bound = self.calls.bound().max(chunk);
-        while self.items.is_some() && self.taken - self.given + chunk <= bound {
-            let mut tasks = Vec::new();
-            while tasks.len() < chunk
-                && let Some(item) = self.items.as_mut().and_then(Iterator::next)
-            {
-                let call = entry::bind::<E>(E::alone(item));
-                let index = self.taken + tasks.len();
-                match call.check() {
-                    Ok(()) => tasks.push(self.calls.task(&self.group, index, call)),
-                    Err(error) => {
-                        self.items = None;
-                        self.stopped = Some(error);
-                    }
+        let cutter = match &mut self.cutter {
+            Some(cutter) => cutter,
+            none => none.insert(self.calls.cutter::<E>(&self.group, chunk)),
+        };
+        let Some(items) = &mut self.items else {
+            return Ok(());
+        };
+        if cutter.next - self.given + chunk > bound {
+            return Ok(());
+        }
+        while cutter.next - self.given < bound {
+            let added = match items.next() {
+                Some(item) => cutter.add(E::alone(item)),
+                None => {
+                    self.items = None;
+                    break;
                 }
-            }
-            if tasks.len() < chunk {
+            };
+            if let Err(error) = added {
+                // What is before it is still called.
                 self.items = None;
-            }
-            if tasks.is_empty() {
+                self.stopped = Some(error);
                 break;
             }
-            let count = tasks.len();
-            let batch = Batch {
-                tasks,
-                mergeable: true,
-            };
-            self.calls.shared.submit(std::iter::once(batch))?;
-            self.taken += count;
         }
-        Ok(())
+        cutter.cut();
+        self.calls.shared.submit(cutter.ready.drain(..), true)
     }
 
-    fn next(
-        &mut self,
-        take: impl FnOnce(&Group, usize) -> Option<Resolution>,
-    ) -> Option<Result<E::Output>>
+    fn next(&mut self, limit: Option<Duration>) -> Option<Result<E::Output>>
     where
         E::Output: DeserializeOwned,
     {
@@ -88,13 +79,25 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
             self.items = None;
             self.stopped = Some(error);
         }
-        if self.given == self.taken {
+        if self
+            .cutter
+            .as_ref()
+            .is_none_or(|cutter| self.given == cutter.next)
+        {
             return self.stopped.take().map(Err);
         }
-        Some(match take(&self.group, self.given) {
-            Some(resolution) => {
+        let group = &self.group;
+        let mut value = group.take_next();
+        if value.is_none() {
+            self.calls.shared.wait(Some(group), limit, |_| {
+                value = group.take_next();
+                value.is_some()
+            });
+        }
+        Some(match value {
+            Some(value) => {
                 self.given += 1;
-                decode(resolution)
+                decode(value)
             }
             None => {
                 let text = "no item is ready in this time; the tasks go on";
@@ -108,6 +111,14 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
 impl<E, I> Drop for Stream<'_, E, I> {
     fn drop(&mut self) {
         self.group.cancel();
+        if self
+            .cutter
+            .as_ref()
+            .is_some_and(|_| self.group.resolved() > self.given)
+        {
+            // What is running goes on; somebody has to hear of its end.
+            self.calls.shared.drive_soon();
+        }
     }
 }
 
@@ -129,7 +140,7 @@ where
     ///
     /// [`Timeout`](ErrorKind::Timeout), after which the same result can be waited for again; otherwise those of the item.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<E::Output>> {
-        self.0.next(|group, index| group.take(index, Some(timeout)))
+        self.0.next(Some(timeout))
     }
 }
 
@@ -143,7 +154,7 @@ where
     ///
     /// As [`Imap::next_timeout`].
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<E::Output>> {
-        self.0.next(|group, _| group.take_any(Some(timeout)))
+        self.0.next(Some(timeout))
     }
 }
 
@@ -154,7 +165,7 @@ where
     type Item = Result<E::Output>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|group, index| group.take(index, None))
+        self.0.next(None)
     }
 }
 
@@ -165,7 +176,7 @@ where
     type Item = Result<E::Output>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|group, _| group.take_any(None))
+        self.0.next(None)
     }
 }
 

@@ -1,55 +1,96 @@
-//! How a driver reaches its worker, whatever lies in between.
+//! How the dispatcher reaches a worker, whatever lies in between.
+//!
+//! A link carries *errands* (a call of an entry, or several with plain arguments) to its worker, in order, and what the worker *says* back, in the same
+//! order: one [`Said::Outcome`] for each task. It knows how many errands have begun, and can take back those that have not. The local
+//! process ([`Local`](super::local::Local)) does all of it in shared memory; one that is reached otherwise would ask the other side, and
+//! may refuse to take anything back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::entry::call::{Bundle, Parcel};
+use crate::entry::registry::Registration;
 use crate::error::{Error, Panic};
 use crate::process::record::Refusal;
+use crate::wire::Message;
 
-/// Tasks for a worker, to be executed in order.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Frame(pub(super) Vec<Bundle>);
+/// Something for a worker to do.
+#[derive(Clone, Copy)]
+pub(super) struct Errand<'a> {
+    pub(super) entry: &'static Registration,
+    pub(super) load: ErrandLoad<'a>,
+    /// Whether the worker is to note when it begins.
+    pub(super) is_timed: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum ErrandLoad<'a> {
+    /// The arguments of several calls, one after the other, and how long those of each are.
+    Plain(&'a [u8], Lengths<'a>),
+    /// Of one call, perhaps with handles, perhaps long.
+    Message(&'a Message),
+}
+
+/// How long each of several encodings is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lengths<'a> {
+    /// So many, all as long.
+    Same(u32, u32),
+    Each(&'a [u32]),
+}
 
 /// What a worker says.
-#[derive(Serialize, Deserialize)]
-pub(super) enum Said {
+pub(super) enum Said<'m, 'b> {
     /// It has started, and its initializer has run.
     Ready,
     /// Its initializer has failed, and it ends.
     Unfit(Outcome),
-    /// The first task of a frame is about to run.
-    Begun,
-    /// The task that ran has ended; if there is another one in the frame, that is about to run.
-    Done(Outcome),
-    /// The frame could not be decoded, and nothing of it has run.
-    Unreadable(String),
+    /// What came of the next tasks: values, encoded. Whoever hears it takes all of them.
+    Values(&'m mut dyn Iterator<Item = &'b [u8]>),
+    /// What came of the next task.
+    Outcome(Outcome),
+    /// It ends, having begun no more than it has told of: it has done its share.
+    Retires,
 }
 
 /// What became of a call.
-#[derive(Serialize, Deserialize)]
 pub(super) enum Outcome {
-    Value(Parcel),
+    Message(Message),
     Panic(Panic),
     Refusal(Refusal),
+    /// Its value got lost on the way.
+    Unreadable(Error),
 }
 
 /// Why a link did not do what it was to do.
+#[derive(Debug)]
 pub(super) enum Trouble {
+    /// No more now.
+    Full,
     /// The worker is gone, or makes no sense.
     Lost,
-    TimedOut,
-    /// The frame cannot be encoded or carried; nothing of it was sent.
+    /// The errand cannot be carried; nothing of it was sent.
     Refused(Error),
 }
 
-/// A worker, as its driver sees it.
+/// A worker, as the dispatcher sees it.
 pub(super) trait Link {
-    /// Sends a frame whole or not at all.
-    fn send(&mut self, frame: Frame) -> Result<(), Trouble>;
-    /// What the worker says next.
-    fn receive(&mut self, limit: Option<Duration>) -> Result<Said, Trouble>;
+    /// Sends an errand whole or not at all. Never waits.
+    fn send(&mut self, errand: Errand<'_>) -> Result<(), Trouble>;
+    /// Hands over everything that the worker has said since. Never waits. False: nothing.
+    fn receive(&mut self, hear: &mut dyn FnMut(Said<'_, '_>)) -> Result<bool, Trouble>;
+    /// How many errands have begun.
+    fn begun(&self) -> u64;
+    /// How long the task that runs has been running, if it is timed.
+    fn running_for(&self) -> Duration;
+    /// Takes back what has not begun; gives the number of errands that have.
+    fn recall(&mut self) -> u64;
+    /// Whether the worker has ended, asked of the system.
+    fn has_ended(&self) -> bool;
+    /// Kills the worker; `lost` is to follow.
+    fn kill(&self);
     /// Ends the worker, if it has not ended, and tells how it did.
     fn lost(self) -> Error;
 }
+
+/// A message that may be sent by several.
+pub(super) type SharedMessage = Arc<Message>;

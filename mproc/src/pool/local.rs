@@ -1,30 +1,120 @@
-//! A worker that is a process on this machine.
+//! A worker that is a process on this machine, seen from its parent.
+//!
+//! It costs its parent four descriptors: what a child costs, and one end of the *line*, a packet socket on which either side is woken, and
+//! over which goes what is not plain: handles, and what is long. A packet on the line belongs to a record in the ring that says so, and
+//! goes ahead of it; it is taken off the line as soon as it is seen, so that the line is readable only while there is something new.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::link::{Frame, Link, Outcome, Said, Trouble};
-use crate::channel_error::{RecvError, SendError};
-use crate::entry::Call;
-use crate::entry::call::{Parcel, Resolved};
+use super::link::{Errand, ErrandLoad, Lengths, Link, Outcome, Said, Trouble};
+use super::ring::{self, Memory, Place};
+use super::worker::{self, Orders};
+use crate::Fd;
+use crate::entry::registry::{Key, Registration};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipe::{Connection, duplex};
 use crate::process::record::Refusal;
-use crate::process::{AnyChild, Child, panics};
-use crate::wire::Message;
+use crate::process::{AnyChild, Child};
+use crate::sys::{self, Received};
+use crate::wire::message::{Body, MAX_HANDLES};
+use crate::wire::{Message, codec};
 
-pub(super) struct Local {
-    connection: Connection<Frame, Said>,
-    child: Child<()>,
+/// Kinds of records.
+pub(super) mod kind {
+    /// To the worker: the next number among its entries.
+    pub(crate) const ENTRY: u32 = 1;
+    /// To the worker: a [`Plain`](super::Plain) and what it says.
+    pub(crate) const PLAIN: u32 = 2;
+    /// To the worker: the same for what is on the line.
+    pub(crate) const MESSAGE: u32 = 3;
+    /// To the worker: end.
+    pub(crate) const DISMISSED: u32 = 4;
+    /// To the parent.
+    pub(crate) const READY: u32 = 5;
+    pub(crate) const RETIRES: u32 = 6;
+    /// To the parent: outcomes.
+    pub(crate) const VALUE: u32 = 7;
+    pub(crate) const PANIC: u32 = 8;
+    pub(crate) const REFUSAL: u32 = 9;
+    /// Added to those: it is on the line.
+    pub(crate) const ON_LINE: u32 = 0x100;
+    /// Added to those: it is the initializer's, which has failed.
+    pub(crate) const UNFIT: u32 = 0x200;
 }
 
+/// What a record of plain calls begins with. `length` is that of each, or [`EACH`] if lengths follow.
+#[derive(Clone, Copy)]
+pub(super) struct Plain {
+    pub(super) entry: u32,
+    pub(super) count: u32,
+    pub(super) length: u32,
+    pub(super) is_timed: u32,
+}
+
+impl Plain {
+    pub(super) const SIZE: usize = 16;
+
+    fn to_bytes(self) -> [u8; Self::SIZE] {
+        bytemuck::cast([self.entry, self.count, self.length, self.is_timed])
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let words = bytes.first_chunk::<{ Self::SIZE }>()?;
+        let [entry, count, length, is_timed] = bytemuck::cast(*words);
+        Some(Self {
+            entry,
+            count,
+            length,
+            is_timed,
+        })
+    }
+}
+
+pub(super) const EACH: u32 = u32::MAX;
+
+pub(super) struct Local {
+    memory: Memory,
+    outgoing: Place,
+    incoming: Place,
+    line: Arc<OwnedFd>,
+    child: Child<()>,
+    /// Entries by their number.
+    entries: Vec<*const Registration>,
+    /// Errands sent, and taken back.
+    sent: u64,
+    /// What was on the line.
+    packets: VecDeque<io::Result<Message>>,
+    taken: Vec<u8>,
+}
+
+// SAFETY: the pointers are compared with others, and never followed.
+unsafe impl Send for Local {}
+
 impl Local {
-    pub(super) fn start(name: String, initializer: Option<Call<()>>) -> Result<Self> {
-        let (connection, theirs) = duplex()?;
-        let process = work::process(theirs, initializer).name(name).daemon(true);
+    pub(super) fn start(
+        name: String,
+        orders: Orders,
+        prepare: impl FnOnce(crate::Process<()>) -> crate::Process<()>,
+    ) -> Result<Self> {
+        let io = |error| Error::io("a worker's memory could not be made", error);
+        let (memory, file) = Memory::create().map_err(io)?;
+        let (line, theirs) = sys::seqpacket_pair().map_err(io)?;
+        let process = worker::work::process(Fd::from(file), Fd::from(theirs), orders);
+        let process = prepare(process.name(name).daemon(true));
         Ok(Self {
-            connection,
+            memory,
+            outgoing: Place::default(),
+            incoming: Place::default(),
+            line: Arc::new(line),
             child: process.start()?,
+            entries: Vec::new(),
+            sent: 0,
+            packets: VecDeque::new(),
+            taken: Vec::new(),
         })
     }
 
@@ -32,39 +122,200 @@ impl Local {
         (*self.child).clone()
     }
 
-    /// Lets the worker end by itself, and waits for that.
-    pub(super) fn dismiss(self) {
-        self.connection.close();
-        // OK to ignore: it has nothing to say any more.
-        let _ = self.child.wait();
+    /// What wakes a sleeper when the worker says something, and when it ends.
+    pub(super) fn ears(&self) -> (Arc<OwnedFd>, AnyChild) {
+        (Arc::clone(&self.line), self.child())
+    }
+
+    /// Asks to be woken by what the worker says next. Look AFTER this.
+    pub(super) fn listen(&self) {
+        self.memory.outcomes().await_record();
+    }
+
+    pub(super) fn do_not_listen(&self) {
+        self.memory.outcomes().await_no_record();
+    }
+
+    /// Whether this is its line.
+    pub(super) fn is_on(&self, line: &Arc<OwnedFd>) -> bool {
+        Arc::ptr_eq(&self.line, line)
+    }
+
+    /// The core that it was last on.
+    pub(super) fn core(&self) -> u32 {
+        self.memory.outcomes().writer_core()
+    }
+
+    /// Lets the worker end by itself.
+    pub(super) fn dismiss(&mut self) {
+        match self
+            .memory
+            .tasks()
+            .push(&mut self.outgoing, kind::DISMISSED, &[])
+        {
+            Ok(true) => self.memory.tasks().wake_reader(self.line.as_fd(), true),
+            // It has not even read what it had: then it is not going to read this.
+            _ => self.kill(),
+        }
+    }
+
+    /// Takes everything off the line: rings, and packets.
+    pub(super) fn empty_line(&mut self) {
+        empty_line(self.line.as_fd(), &mut self.packets);
+    }
+
+    fn number_of(&mut self, entry: &'static Registration) -> std::result::Result<u32, Trouble> {
+        let known = self
+            .entries
+            .iter()
+            .rposition(|known| std::ptr::eq(*known, entry));
+        if let Some(number) = known {
+            return Ok(number as u32);
+        }
+        let mut bytes = Vec::new();
+        let key: (Key<'_>, u64) = (entry.key(), entry.signature());
+        let cannot = |error| Error::new(ErrorKind::Encode, "an entry's name").caused_by(error);
+        codec::encode(&key, &mut bytes).map_err(|error| Trouble::Refused(cannot(error)))?;
+        self.push(kind::ENTRY, &[&bytes])?;
+        self.entries.push(entry);
+        Ok((self.entries.len() - 1) as u32)
+    }
+
+    fn push(&mut self, kind: u32, parts: &[&[u8]]) -> std::result::Result<(), Trouble> {
+        match self.memory.tasks().push(&mut self.outgoing, kind, parts) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Trouble::Full),
+            Err(ring::Broken) => Err(Trouble::Lost),
+        }
+    }
+}
+
+/// Takes everything off a line.
+pub(super) fn empty_line(
+    line: BorrowedFd<'_>,
+    packets: &mut VecDeque<io::Result<Message>>,
+) -> bool {
+    loop {
+        let mut packet = [0; 2];
+        match sys::receive_bare(line, &mut packet, true) {
+            // A ring.
+            Ok(Received::Packet { length: 1 }) => {
+                let _ = sys::receive_bare(line, &mut packet, false);
+            }
+            Ok(Received::Packet { .. }) => match Message::receive(line, MAX_HANDLES, false) {
+                Ok(Some((_, message))) => packets.push_back(Ok(message)),
+                Ok(None) => return false,
+                Err(error) => packets.push_back(Err(error)),
+            },
+            Ok(Received::End) => return false,
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+        }
     }
 }
 
 impl Link for Local {
-    fn send(&mut self, frame: Frame) -> Result<(), Trouble> {
-        self.connection.send(frame).map_err(|error| match error {
-            SendError::Encode(..) | SendError::Io(..) => Trouble::Refused(Error::from(error)),
-            _ => Trouble::Lost,
-        })
+    fn send(&mut self, errand: Errand<'_>) -> std::result::Result<(), Trouble> {
+        let number = self.number_of(errand.entry)?;
+        let mut head = Plain {
+            entry: number,
+            count: 1,
+            length: 0,
+            is_timed: errand.is_timed.into(),
+        };
+        match errand.load {
+            ErrandLoad::Plain(bytes, Lengths::Same(count, length)) => {
+                (head.count, head.length) = (count, length);
+                self.push(kind::PLAIN, &[&head.to_bytes(), bytes])?;
+            }
+            ErrandLoad::Plain(bytes, Lengths::Each(lengths)) => {
+                (head.count, head.length) = (lengths.len() as u32, EACH);
+                let lengths = bytemuck::cast_slice(lengths);
+                self.push(kind::PLAIN, &[&head.to_bytes(), lengths, bytes])?;
+            }
+            ErrandLoad::Message(message) => {
+                match message.send(self.line.as_fd(), 0, false) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Err(Trouble::Full);
+                    }
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                        ) =>
+                    {
+                        return Err(Trouble::Lost);
+                    }
+                    Err(error) => {
+                        let text = "the call cannot be sent to a worker";
+                        let error = Error::new(ErrorKind::Encode, text).caused_by(error);
+                        return Err(Trouble::Refused(error));
+                    }
+                }
+                // With a packet on the line and no record for it, the next packet would be taken for it. There is room: the dispatcher
+                // sends no message to a worker that has much to do.
+                if self.push(kind::MESSAGE, &[&head.to_bytes()]).is_err() {
+                    return Err(Trouble::Lost);
+                }
+            }
+        }
+        self.sent += 1;
+        self.memory.tasks().wake_reader(self.line.as_fd(), true);
+        Ok(())
     }
 
-    fn receive(&mut self, limit: Option<Duration>) -> Result<Said, Trouble> {
-        let said = match limit {
-            None => self.connection.recv(),
-            Some(limit) => self.connection.recv_timeout(limit),
-        };
-        said.map_err(|error| match error {
-            RecvError::Timeout => Trouble::TimedOut,
-            _ => Trouble::Lost,
-        })
+    fn receive(
+        &mut self,
+        hear: &mut dyn FnMut(Said<'_, '_>),
+    ) -> std::result::Result<bool, Trouble> {
+        let mut taken = std::mem::take(&mut self.taken);
+        taken.clear();
+        let found = self.memory.outcomes().take(&mut self.incoming, &mut taken);
+        let found = found.map_err(|ring::Broken| Trouble::Lost)?;
+        if found {
+            self.memory.outcomes().wake_writer(self.line.as_fd());
+            self.read(&taken, hear)
+                .map_err(|ring::Broken| Trouble::Lost)?;
+        }
+        self.taken = taken;
+        Ok(found)
+    }
+
+    fn begun(&self) -> u64 {
+        self.memory.claimed().load(Ordering::Acquire).min(self.sent)
+    }
+
+    fn running_for(&self) -> Duration {
+        let since = self.memory.since().load(Ordering::Acquire);
+        Duration::from_nanos(sys::monotonic_nanoseconds().saturating_sub(since))
+    }
+
+    fn recall(&mut self) -> u64 {
+        let claimed = self.memory.claimed();
+        let mut begun = claimed.load(Ordering::Acquire);
+        while begun < self.sent {
+            match claimed.compare_exchange(begun, self.sent, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return begun,
+                Err(now) => begun = now,
+            }
+        }
+        self.sent
+    }
+
+    fn has_ended(&self) -> bool {
+        !self.child.is_alive()
+    }
+
+    fn kill(&self) {
+        // OK to ignore: it has ended then.
+        let _ = self.child.kill();
     }
 
     fn lost(self) -> Error {
-        let Self { connection, child } = self;
-        connection.close();
-        // A worker that closed its lanes is ending, and its own status says more than ours would. One that only hung up is not.
-        let ended = child.wait_timeout(GRACE);
-        if !matches!(ended, Ok(Some(_))) {
+        let Self { line, child, .. } = self;
+        drop(line);
+        // One that was started and ends has closed everything; its own status says more than ours would. One that makes no sense has not.
+        if !matches!(child.wait_timeout(Duration::ZERO), Ok(Some(_))) {
             let _ = child.kill();
         }
         let (name, id) = (child.name().to_owned(), child.id());
@@ -76,90 +327,100 @@ impl Link for Local {
     }
 }
 
-/// How long a worker that has hung up may take to end.
-const GRACE: Duration = Duration::from_secs(2);
+/// Values that follow each other.
+struct Values<'a> {
+    taken: &'a [u8],
+    at: usize,
+}
 
-/// What a worker does: frame by frame, until nobody sends any more.
-#[crate::entry(crate = crate)]
-fn work(mut to_parent: Connection<Said, Frame>, initializer: Option<Call<()>>) {
-    crate::sys::pass_over_interrupts();
-    if let Some(call) = initializer {
-        let (outcome, failed) = execute(call);
-        if failed {
-            let _ = say(&mut to_parent, Said::Unfit, outcome);
-            return;
+impl<'a> Iterator for Values<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        match ring::record(self.taken, self.at) {
+            Ok((kind::VALUE, range, next)) => {
+                self.at = next;
+                Some(&self.taken[range])
+            }
+            _ => None,
         }
     }
-    let mut going = to_parent.send(Said::Ready).is_ok();
-    while going {
-        match to_parent.recv() {
-            Ok(Frame(bundles)) => {
-                going = to_parent.send(Said::Begun).is_ok();
-                let mut calls = bundles.into_iter().flat_map(|bundle| bundle.0);
-                while going && let Some(call) = calls.next() {
-                    let (outcome, _) = execute(call);
-                    going = say(&mut to_parent, Said::Done, outcome);
+}
+
+impl Local {
+    fn read(
+        &mut self,
+        taken: &[u8],
+        hear: &mut dyn FnMut(Said<'_, '_>),
+    ) -> std::result::Result<(), ring::Broken> {
+        let mut at = 0;
+        while at < taken.len() {
+            let (kind, range, next) = ring::record(taken, at)?;
+            if kind == kind::VALUE {
+                let mut values = Values { taken, at };
+                hear(Said::Values(&mut values));
+                if values.at == at {
+                    return Err(ring::Broken);
+                }
+                at = values.at;
+                continue;
+            }
+            at = next;
+            let payload = &taken[range];
+            match kind {
+                kind::READY => hear(Said::Ready),
+                kind::RETIRES => hear(Said::Retires),
+                _ => {
+                    let outcome = self.outcome(kind & 0xff, kind & kind::ON_LINE != 0, payload)?;
+                    hear(if kind & kind::UNFIT != 0 {
+                        Said::Unfit(outcome)
+                    } else {
+                        Said::Outcome(outcome)
+                    });
                 }
             }
-            Err(RecvError::Decode(error)) => {
-                going = to_parent.send(Said::Unreadable(error.to_string())).is_ok();
-            }
-            Err(_) => going = false,
         }
+        Ok(())
     }
-}
 
-/// What a call came to, before it is sent.
-enum Executed {
-    Value(Message),
-    Other(Outcome),
-}
-
-/// Runs a call. Also tells whether it failed, which an `Err` of its own does.
-fn execute(call: Call<()>) -> (Executed, bool) {
-    let refused = |error: &Error| (Executed::Other(Outcome::Refusal(Refusal::new(error))), true);
-    // OK to assert: nothing of what the call leaves behind is looked at but the panic.
-    match catch_unwind(AssertUnwindSafe(|| Resolved::from(call).serve())) {
-        Ok(Ok(served)) => match served.value {
-            Ok(value) => (Executed::Value(value), served.exit_code != 0),
+    #[cold]
+    fn outcome(
+        &mut self,
+        kind: u32,
+        is_on_line: bool,
+        payload: &[u8],
+    ) -> std::result::Result<Outcome, ring::Broken> {
+        if !is_on_line {
+            let mut bytes = payload;
+            return Ok(match kind {
+                kind::VALUE => {
+                    let body = Body::Inline(payload.to_vec());
+                    Outcome::Message(Message::from_parts(body, Vec::new()))
+                }
+                kind::PANIC => Outcome::Panic(codec::decode(&mut bytes).map_err(|_| ring::Broken)?),
+                kind::REFUSAL => Outcome::Refusal(
+                    codec::decode::<Refusal>(&mut bytes).map_err(|_| ring::Broken)?,
+                ),
+                _ => return Err(ring::Broken),
+            });
+        }
+        if self.packets.is_empty() {
+            // It went ahead of its record.
+            self.empty_line();
+        }
+        let message = match self.packets.pop_front().ok_or(ring::Broken)? {
+            Ok(message) => message,
             Err(error) => {
-                let text = "the result cannot be sent";
-                refused(&Error::new(ErrorKind::Encode, text).caused_by(error))
+                let text = "what a task returned could not be received";
+                return Ok(Outcome::Unreadable(Error::io(text, error)));
             }
-        },
-        Ok(Err(error)) => refused(&error),
-        Err(payload) => {
-            let panic = panics::take(&*payload);
-            // Dropping a payload may panic again, and there is nothing left to gain from it.
-            std::mem::forget(payload);
-            (Executed::Other(Outcome::Panic(panic)), true)
-        }
-    }
-}
-
-/// Says what a call came to, or why that cannot be said. False: nobody listens.
-fn say(
-    to_parent: &mut Connection<Said, Frame>,
-    as_what: fn(Outcome) -> Said,
-    executed: Executed,
-) -> bool {
-    let (outcome, value) = match executed {
-        Executed::Value(value) => (Outcome::Value(Parcel::of(&value)), Some(value)),
-        Executed::Other(outcome) => (outcome, None),
-    };
-    match to_parent.send(as_what(outcome)) {
-        Ok(()) => {
-            if let Some(value) = value {
-                value.commit();
-            }
-            true
-        }
-        Err(error @ (SendError::Encode(..) | SendError::Io(..))) => {
-            let error = Error::new(ErrorKind::Encode, "the result cannot be sent")
-                .caused_by(Error::from(error));
-            let refusal = Outcome::Refusal(Refusal::new(&error));
-            to_parent.send(as_what(refusal)).is_ok()
-        }
-        Err(_) => false,
+        };
+        Ok(match kind {
+            kind::VALUE => Outcome::Message(message),
+            kind::PANIC => Outcome::Panic(message.decode().map_err(|_| ring::Broken)?),
+            kind::REFUSAL => Outcome::Refusal(message.decode().map_err(|_| ring::Broken)?),
+            _ => return Err(ring::Broken),
+        })
     }
 }

@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::group::{Group, Resolution};
-use super::shared::Shared;
+use super::drive::Shared;
+use super::group::Group;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The value of a call, or of all calls of a map, that a pool runs meanwhile.
@@ -24,9 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct AsyncResult<R> {
     pub(super) shared: Arc<Shared>,
     pub(super) group: Arc<Group>,
-    pub(super) count: usize,
-    pub(super) collect: fn(Vec<Resolution>) -> Result<R>,
-    pub(super) result: PhantomData<fn() -> R>,
+    pub(super) collect: fn(&Group) -> Result<R>,
 }
 
 impl<R> AsyncResult<R> {
@@ -56,34 +53,43 @@ impl<R> AsyncResult<R> {
     }
 
     fn collected(&self) -> Result<R> {
-        let resolutions: Vec<_> = self.group.take_all().into_values().collect();
-        if resolutions.len() != self.count {
-            let text = "the value has already been taken";
-            return Err(Error::new(ErrorKind::AlreadyJoined, text));
-        }
-        (self.collect)(resolutions)
+        (self.collect)(&self.group)
     }
 
     /// Waits until it has resolved.
     pub fn wait(&self) {
-        self.group.wait(self.count, None);
+        self.wait_for(None);
     }
 
     /// Waits until it has resolved, for `timeout` at most; false if it has not.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.group.wait(self.count, Some(timeout))
+        self.wait_for(Some(timeout))
+    }
+
+    fn wait_for(&self, limit: Option<Duration>) -> bool {
+        let group = &self.group;
+        group.is_done() || self.shared.wait(Some(group), limit, |_| group.is_done())
     }
 
     /// Whether it has resolved.
     #[doc(alias = "ready")]
     pub fn is_ready(&self) -> bool {
-        self.group.count() >= self.count
+        self.group.is_done()
+    }
+
+    /// Whether it has resolved, and every task with a value: neither an error nor a panic of the function nor a death of its worker.
+    ///
+    /// A value that is itself an `Err` is a value. False once the value has been taken.
+    #[doc(alias = "successful")]
+    pub fn is_successful(&self) -> bool {
+        self.is_ready() && self.group.has_only_values()
     }
 
     /// Cancels what has not ended: what has not begun does not, and a worker that is at it is killed and replaced. What is cancelled is
     /// an error of kind [`Cancelled`](ErrorKind::Cancelled).
     pub fn cancel(&self) {
-        self.shared.cancel(&self.group);
+        self.shared
+            .change(|dispatcher| dispatcher.cancel(&self.group));
     }
 }
 
@@ -91,9 +97,10 @@ impl<R> Future for AsyncResult<R> {
     type Output = Result<R>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
-        if self.group.poll(self.count, context.waker()) {
+        if self.group.is_done() || !self.group.watch_with(context.waker()) {
             Poll::Ready(self.collected())
         } else {
+            self.shared.drive_soon();
             Poll::Pending
         }
     }

@@ -1,7 +1,7 @@
 //! Memory that processes share: what it holds, and how it is found safe to read.
 
 pub(crate) mod atomic;
-mod copy;
+pub(crate) mod copy;
 pub(crate) mod lane;
 pub(crate) mod memory;
 

@@ -46,6 +46,12 @@ impl Attached {
         }
     }
 
+    /// Whether nothing is.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The message has been sent: what moved is gone from here. Otherwise it comes back when this is dropped.
     #[inline]
     pub(crate) fn commit(self) {

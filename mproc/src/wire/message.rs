@@ -25,7 +25,7 @@ use super::unique::Moved;
 use crate::sys;
 
 /// 32 KiB: a packet is copied in and out by the kernel; from about here a memfd that is mapped is cheaper (bench `spawn`).
-const INLINE: usize = 32 * 1024;
+pub(crate) const INLINE: usize = 32 * 1024;
 
 /// 1 MiB: as much as is encoded before it is written on to the memfd.
 const CHUNK: usize = 1024 * 1024;
@@ -43,6 +43,23 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Encodes into a buffer that has been used before.
+    pub(crate) fn reusing(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+
+    /// The bytes, if there is nothing else, and few enough to travel as they are.
+    pub(crate) fn into_plain(self) -> Result<Vec<u8>, Self> {
+        if self.spilled.is_none() && self.bytes.len() <= INLINE && self.attached.is_empty() {
+            Ok(self.bytes)
+        } else {
+            Err(self)
+        }
+    }
+
     /// Appends one value and the handles inside it. After an error the message is not to be sent.
     pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
         let mut attached = std::mem::take(&mut self.attached);
@@ -301,6 +318,14 @@ impl Message {
                 Body::Blob(handles.remove(0), claimed)
             };
             return Ok(Some((header.kind, Self::from_parts(body, handles))));
+        }
+    }
+
+    /// The bytes, if there is nothing else and they are few.
+    pub(crate) fn into_plain(self) -> Result<Vec<u8>, Self> {
+        match self.body {
+            Body::Inline(bytes) if self.handles.is_empty() && self.moved.is_empty() => Ok(bytes),
+            _ => Err(self),
         }
     }
 

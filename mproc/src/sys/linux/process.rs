@@ -199,3 +199,61 @@ pub(crate) fn open_process(id: u32) -> io::Result<OwnedFd> {
     // SAFETY: made by the call above for us alone; close-on-exec by itself.
     super::descriptor::above_stdio(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
+
+/// The monotonic clock, which is the same in all processes.
+pub(crate) fn monotonic_nanoseconds() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// How much memory this process has that is there. 0 if the system does not say.
+pub(crate) fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * super::PAGE as u64
+}
+
+/// Makes this process nicer to others, or less. OK to fail: being less nice is a privilege.
+pub(crate) fn add_niceness(niceness: i32) {
+    if niceness != 0 {
+        // SAFETY: takes a number.
+        unsafe { libc::nice(niceness) };
+    }
+}
+
+fn affinity() -> Option<libc::cpu_set_t> {
+    // SAFETY: a set of processors is bits, of which none is set here, and lives through the call.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        (libc::sched_getaffinity(0, size_of_val(&set), &mut set) == 0).then_some(set)
+    }
+}
+
+/// The core for the `number`th of `count` processes that are to be spread over those that this one may use; none if there are not
+/// enough of them.
+pub(crate) fn nth_core(number: u32, count: u32) -> Option<u32> {
+    let set = affinity()?;
+    // SAFETY: the set is initialized, and has that many bits.
+    let cores = (0..libc::CPU_SETSIZE as u32)
+        .filter(|&core| unsafe { libc::CPU_ISSET(core as usize, &set) });
+    let cores: Vec<u32> = cores.collect();
+    (count as usize <= cores.len()).then(|| cores[number as usize % cores.len()])
+}
+
+/// Moves this thread to a core, and lets it go from there wherever it could before.
+pub(crate) fn move_to_core(core: u32) {
+    let Some(before) = affinity() else { return };
+    // SAFETY: as in `affinity`; the bit is one of them.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core as usize, &mut set);
+        if libc::sched_setaffinity(0, size_of_val(&set), &set) == 0 {
+            libc::sched_setaffinity(0, size_of_val(&before), &before);
+        }
+    }
+}

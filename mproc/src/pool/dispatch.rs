@@ -1,0 +1,843 @@
+//! The dispatcher: which task is where, what goes to whom next, and what becomes of it.
+//!
+//! It holds every piece of work until it has resolved, and knows workers by their [`Link`] only, so all of it is tested without processes. It never
+//! waits and starts no threads; whoever [drives](super::drive) calls it under a lock, and does what it leaves in `after` without one.
+//!
+//! # What the parent knows
+//!
+//! | the errand                     | of its next task         | if the worker is lost now                                  |
+//! |--------------------------------|--------------------------|------------------------------------------------------------|
+//! | has not begun                  | it has not begun         | it goes to another worker, as does one that is taken back  |
+//! | has begun, n outcomes are here | the next one is executed | that one has *died*; the rest goes to another worker       |
+//!
+//! # Who gets what
+//!
+//! A worker gets a few errands ahead, as many as it does in some hundred microseconds, so that it never waits for its parent; what lies
+//! ahead is taken back where it has to wait behind a long one while another worker has nothing to do. So nobody waits behind a task for a
+//! worker that is idle, and tasks that wait for each other run at once as long as there are workers.
+//!
+//! # Invariants
+//!
+//! 1. A piece is in the queue, or sent to one worker, or all of it has resolved.
+//! 2. No code of users runs in here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::group::{After, Group, Resolution};
+use super::link::{Errand, ErrandLoad, Lengths, Link, Outcome, Said, SharedMessage, Trouble};
+use crate::entry::registry::Registration;
+use crate::error::{Error, ErrorKind};
+use crate::sys;
+use crate::wire::Message;
+
+/// What goes to a worker at once: one call, or some of a map.
+pub(super) struct Piece {
+    pub(super) entry: &'static Registration,
+    pub(super) load: Load,
+    pub(super) group: Arc<Group>,
+    /// The number of its first task in the group.
+    pub(super) first: usize,
+    pub(super) rules: Option<Arc<Rules>>,
+    /// How often it was begun in vain.
+    pub(super) tries: u32,
+}
+
+/// What was asked for beside the call.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Rules {
+    pub(super) timeout: Option<Duration>,
+    pub(super) retries: u32,
+}
+
+pub(super) enum Load {
+    /// One call whose arguments are these bytes.
+    Plain(Vec<u8>),
+    Many(Box<Many>),
+    Message(SharedMessage),
+    /// Can be sent once.
+    Once(Box<Message>),
+    /// Has been.
+    Spent,
+}
+
+/// Several calls of one entry.
+pub(super) struct Many {
+    pub(super) bytes: Vec<u8>,
+    pub(super) count: u32,
+    /// How long each is, if all are as long.
+    pub(super) length: u32,
+    /// Otherwise.
+    pub(super) lengths: Vec<u32>,
+}
+
+impl Many {
+    /// How many bytes the first ones have.
+    fn bytes_of(&self, count: usize) -> usize {
+        if self.lengths.is_empty() {
+            count * self.length as usize
+        } else {
+            self.lengths[..count]
+                .iter()
+                .map(|length| *length as usize)
+                .sum()
+        }
+    }
+}
+
+impl Piece {
+    fn count(&self) -> usize {
+        match &self.load {
+            Load::Many(many) => many.count as usize,
+            _ => 1,
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.rules.as_ref().and_then(|rules| rules.timeout)
+    }
+
+    fn errand(&self) -> Errand<'_> {
+        let load = match &self.load {
+            Load::Plain(bytes) => ErrandLoad::Plain(bytes, Lengths::Same(1, bytes.len() as u32)),
+            Load::Many(many) if many.lengths.is_empty() => {
+                ErrandLoad::Plain(&many.bytes, Lengths::Same(many.count, many.length))
+            }
+            Load::Many(many) => ErrandLoad::Plain(&many.bytes, Lengths::Each(&many.lengths)),
+            Load::Message(message) => ErrandLoad::Message(message),
+            Load::Once(message) => ErrandLoad::Message(message),
+            Load::Spent => unreachable!("it was sent, and is not sent again"),
+        };
+        Errand {
+            entry: self.entry,
+            load,
+            is_timed: self.timeout().is_some(),
+        }
+    }
+
+    /// Some of its tasks, as a piece of their own.
+    fn part(&self, from: usize, to: usize) -> Option<Self> {
+        if from >= to {
+            return None;
+        }
+        let load = match &self.load {
+            Load::Plain(bytes) => Load::Plain(bytes.clone()),
+            Load::Message(message) => Load::Message(Arc::clone(message)),
+            Load::Once(_) | Load::Spent => return None,
+            Load::Many(many) => Load::Many(Box::new(Many {
+                bytes: many.bytes[many.bytes_of(from)..many.bytes_of(to)].to_vec(),
+                count: (to - from) as u32,
+                length: many.length,
+                lengths: many.lengths.get(from..to).unwrap_or_default().to_vec(),
+            })),
+        };
+        Some(Self {
+            entry: self.entry,
+            load,
+            group: Arc::clone(&self.group),
+            first: self.first + from,
+            rules: self.rules.clone(),
+            tries: self.tries,
+        })
+    }
+
+    fn is_unique(&self) -> bool {
+        matches!(self.load, Load::Once(_) | Load::Spent)
+    }
+}
+
+/// A piece at a worker.
+struct Sent {
+    piece: Piece,
+    /// Its number among the worker's errands.
+    number: u64,
+    /// How many of its tasks have resolved.
+    done: usize,
+}
+
+/// One worker's place.
+struct Seat<L> {
+    link: Option<L>,
+    is_ready: bool,
+    sent: VecDeque<Sent>,
+    /// How many errands this worker was sent.
+    count: u64,
+    /// Nanoseconds that it takes for an errand.
+    pace: u64,
+    /// When it was heard last, or began to have something to do.
+    since: Instant,
+    /// It was killed because the time of its task was over.
+    timed_out: bool,
+    stillborn: Accidents,
+}
+
+impl<L> Default for Seat<L> {
+    fn default() -> Self {
+        Self {
+            link: None,
+            is_ready: false,
+            sent: VecDeque::new(),
+            count: 0,
+            pace: 1_000_000,
+            since: Instant::now(),
+            timed_out: false,
+            stillborn: Accidents::default(),
+        }
+    }
+}
+
+/// So much work is given ahead.
+const AHEAD: u64 = 300_000;
+const MOST_AHEAD: usize = 256;
+
+impl<L> Seat<L> {
+    /// Learns how fast it is.
+    fn worked(&mut self, time: Duration, errands: u32) {
+        let each = (time / errands).as_nanos() as u64;
+        self.pace = (3 * self.pace + each) / 4;
+    }
+
+    fn window(&self) -> usize {
+        ((AHEAD / self.pace.max(1)) as usize).clamp(2, MOST_AHEAD)
+    }
+}
+
+/// Workers that end, one after the other, before they are ready.
+#[derive(Default)]
+struct Accidents {
+    own: u32,
+    killed: u32,
+}
+
+impl Accidents {
+    /// Counts one. True: so many are no accident.
+    ///
+    /// SIGKILL comes from outside, and says little about the worker: who kills each one while it starts is waited out for a while.
+    fn add(&mut self, end: &Error) -> bool {
+        let count = match end.signal() {
+            Some(sys::SIGKILL) => &mut self.killed,
+            _ => &mut self.own,
+        };
+        *count += 1;
+        self.own >= 5 || self.killed >= 1000
+    }
+}
+
+pub(super) enum End {
+    Closed,
+    Terminated,
+    Failed(Error),
+}
+
+impl End {
+    pub(super) fn error(&self) -> Error {
+        match self {
+            Self::Closed => Error::new(ErrorKind::ShutDown, "the pool is closed"),
+            Self::Terminated => Error::new(ErrorKind::ShutDown, "the pool was terminated"),
+            Self::Failed(error) => error.again(),
+        }
+    }
+}
+
+/// What starts workers.
+pub(super) type Start<L> = Box<dyn FnMut(usize) -> crate::Result<L> + Send>;
+
+pub(super) struct Dispatcher<L> {
+    queue: VecDeque<Piece>,
+    seats: Vec<Seat<L>>,
+    start: Start<L>,
+    end: Option<End>,
+    /// Workers that end by themselves, or were killed, and have not been waited for.
+    pub(super) leaving: Vec<L>,
+    /// What to do when no lock is held.
+    pub(super) after: Vec<After>,
+}
+
+/// What a worker has said beside outcomes.
+#[derive(Default)]
+struct Heard {
+    anything: bool,
+    unfit: Option<Error>,
+    retires: bool,
+    nonsense: bool,
+}
+
+impl<L: Link> Dispatcher<L> {
+    pub(super) fn new(seats: usize, start: Start<L>) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            seats: (0..seats).map(|_| Seat::default()).collect(),
+            start,
+            end: None,
+            leaving: Vec::new(),
+            after: Vec::new(),
+        }
+    }
+
+    /// Starts a worker at a seat that has none.
+    pub(super) fn start_at(&mut self, number: usize) -> crate::Result<()> {
+        let link = (self.start)(number)?;
+        let seat = &mut self.seats[number];
+        *seat = Seat {
+            link: Some(link),
+            pace: seat.pace,
+            stillborn: std::mem::take(&mut seat.stillborn),
+            ..Seat::default()
+        };
+        Ok(())
+    }
+
+    fn restart(&mut self, number: usize) {
+        if matches!(self.end, Some(End::Terminated | End::Failed(_))) {
+            return;
+        }
+        if let Err(error) = self.start_at(number) {
+            self.finish(End::Failed(error));
+        }
+    }
+
+    pub(super) fn links(&self) -> impl Iterator<Item = &L> {
+        self.seats.iter().filter_map(|seat| seat.link.as_ref())
+    }
+
+    pub(super) fn links_mut(&mut self) -> impl Iterator<Item = &mut L> {
+        self.seats.iter_mut().filter_map(|seat| seat.link.as_mut())
+    }
+
+    /// The links of those from which something is to be heard.
+    pub(super) fn busy(&self) -> impl Iterator<Item = &L> {
+        let busy = |seat: &&Seat<L>| !seat.is_ready || !seat.sent.is_empty();
+        self.seats
+            .iter()
+            .filter(busy)
+            .filter_map(|seat| seat.link.as_ref())
+    }
+
+    /// Whether a worker is at several short tasks at once, and may wake its parent a little late; see `Ring::wake_reader`.
+    pub(super) fn has_many(&self) -> bool {
+        let mut fronts = self.seats.iter().filter_map(|seat| seat.sent.front());
+        fronts.any(|sent| sent.piece.count() > 1)
+    }
+
+    /// Whether all that was submitted has resolved.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.seats.iter().all(|seat| seat.sent.is_empty())
+    }
+
+    /// Whether nothing is to be heard of anybody.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_idle()
+            && self
+                .seats
+                .iter()
+                .all(|seat| seat.is_ready || seat.link.is_none())
+    }
+
+    /// Why no more is taken, if so.
+    pub(super) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    pub(super) fn close(&mut self) {
+        if self.end.is_none() {
+            self.end = Some(End::Closed);
+        }
+    }
+
+    pub(super) fn submit(&mut self, piece: Piece) {
+        self.queue.push_back(piece);
+    }
+
+    /// Hears what workers say. False: nothing.
+    pub(super) fn hear(&mut self) -> bool {
+        let mut heard = false;
+        for number in 0..self.seats.len() {
+            if !(self.seats[number].is_ready && self.seats[number].sent.is_empty()) {
+                heard |= self.hear_one(number);
+            }
+        }
+        heard
+    }
+
+    fn hear_one(&mut self, number: usize) -> bool {
+        let heard = self.listen(number);
+        if let Some(error) = heard.unfit {
+            self.finish(End::Failed(error));
+        } else if heard.nonsense {
+            self.lose(number);
+        } else if heard.retires {
+            self.retire(number);
+        }
+        heard.anything
+    }
+
+    /// Takes what a worker has said.
+    fn listen(&mut self, number: usize) -> Heard {
+        let seat = &mut self.seats[number];
+        let mut heard = Heard::default();
+        let Some(link) = &mut seat.link else {
+            return heard;
+        };
+        let (sent, after) = (&mut seat.sent, &mut self.after);
+        let (is_ready, stillborn) = (&mut seat.is_ready, &mut seat.stillborn);
+        let mut finished = 0_u32;
+        let received = link.receive(&mut |said| match said {
+            Said::Values(values) => {
+                let mut values = values.peekable();
+                while values.peek().is_some() {
+                    let Some(Sent { piece, done, .. }) = sent.front_mut() else {
+                        heard.nonsense = true;
+                        return;
+                    };
+                    let count = piece.count();
+                    let some = values.by_ref().take(count - *done);
+                    *done += piece.group.resolve_values(piece.first + *done, some, after);
+                    if *done == count {
+                        sent.pop_front();
+                        finished += 1;
+                    }
+                }
+            }
+            Said::Outcome(outcome) => match sent.front_mut() {
+                Some(front) => {
+                    let piece = &front.piece;
+                    piece
+                        .group
+                        .resolve(piece.first + front.done, resolution(outcome), after);
+                    front.done += 1;
+                    if front.done == piece.count() {
+                        sent.pop_front();
+                        finished += 1;
+                    }
+                }
+                None => heard.nonsense = true,
+            },
+            Said::Ready => {
+                *is_ready = true;
+                *stillborn = Accidents::default();
+            }
+            Said::Unfit(outcome) => heard.unfit = Some(unfit(outcome)),
+            Said::Retires => heard.retires = true,
+        });
+        if finished > 0 {
+            let now = Instant::now();
+            seat.worked(now.duration_since(seat.since), finished);
+            seat.since = now;
+        }
+        match received {
+            Ok(anything) => heard.anything = anything,
+            Err(_) => heard.nonsense = true,
+        }
+        heard.anything |= heard.nonsense;
+        heard
+    }
+
+    /// Gives workers what they can take.
+    pub(super) fn feed(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let ready = self.seats.iter().filter(|seat| seat.is_ready).count();
+        // The end of the queue is not given to one alone.
+        let share = |queue: &VecDeque<Piece>| (queue.len() / (2 * ready.max(1))).max(1);
+        for only_idle in [true, false] {
+            for number in 0..self.seats.len() {
+                let seat = &self.seats[number];
+                let (has, window) = (seat.sent.len(), seat.window());
+                if !seat.is_ready || (has == 0) != only_idle || has > window / 2 {
+                    continue;
+                }
+                for _ in 0..(window - has).min(share(&self.queue)) {
+                    if !self.send_to(number) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the first piece of the queue to a worker. False: it takes no more, or there is none.
+    fn send_to(&mut self, number: usize) -> bool {
+        let seat = &mut self.seats[number];
+        let Some(link) = &mut seat.link else {
+            return false;
+        };
+        let Some(mut piece) = self.queue.pop_front() else {
+            return false;
+        };
+        if piece.is_unique() && !seat.sent.is_empty() {
+            self.queue.push_front(piece);
+            return false;
+        }
+        match link.send(piece.errand()) {
+            Ok(()) => {
+                if let Load::Once(_) = piece.load
+                    && let Load::Once(message) = std::mem::replace(&mut piece.load, Load::Spent)
+                {
+                    message.commit();
+                }
+                if seat.sent.is_empty() {
+                    seat.since = Instant::now();
+                }
+                let (number, done) = (seat.count, 0);
+                seat.count += 1;
+                seat.sent.push_back(Sent {
+                    piece,
+                    number,
+                    done,
+                });
+                true
+            }
+            Err(trouble) => self.not_sent(number, piece, trouble),
+        }
+    }
+
+    fn not_sent(&mut self, number: usize, piece: Piece, trouble: Trouble) -> bool {
+        match trouble {
+            Trouble::Refused(error) => {
+                resolve_all(&piece, 0, &error, &mut self.after);
+                true
+            }
+            Trouble::Full => {
+                self.queue.push_front(piece);
+                false
+            }
+            Trouble::Lost => {
+                self.queue.push_front(piece);
+                self.lose(number);
+                false
+            }
+        }
+    }
+
+    /// Looks for workers that have ended.
+    pub(super) fn look_for_ends(&mut self) {
+        for number in 0..self.seats.len() {
+            if self.seats[number]
+                .link
+                .as_ref()
+                .is_some_and(Link::has_ended)
+            {
+                self.lose(number);
+            }
+        }
+    }
+
+    /// A worker has ended, or makes no sense.
+    fn lose(&mut self, number: usize) {
+        // What it said first, which may be that it retires.
+        let seat = &mut self.seats[number];
+        if seat.link.is_none() {
+            return;
+        }
+        loop {
+            let heard = self.listen(number);
+            if let Some(error) = heard.unfit {
+                return self.finish(End::Failed(error));
+            }
+            if heard.retires {
+                return self.retire(number);
+            }
+            if !heard.anything || heard.nonsense {
+                break;
+            }
+        }
+        let seat = &mut self.seats[number];
+        let Some(link) = seat.link.take() else {
+            return;
+        };
+        let begun = link.begun();
+        let error = link.lost();
+        let was_ready = seat.is_ready;
+        let timed_out = std::mem::take(&mut seat.timed_out);
+        let sent = std::mem::take(&mut seat.sent);
+        let too_many = !was_ready && seat.stillborn.add(&error);
+        let mut back = Vec::new();
+        for Sent {
+            piece,
+            number,
+            done,
+        } in sent
+        {
+            let has_begun = number < begun && back.is_empty();
+            let mut from = done;
+            if has_begun {
+                self.casualty(&piece, done, &error, timed_out, &mut back);
+                from += 1;
+            } else if piece.is_unique() {
+                resolve_all(&piece, 0, &error, &mut self.after);
+                continue;
+            }
+            if from == 0 {
+                back.push(piece);
+            } else {
+                back.extend(piece.part(from, piece.count()));
+            }
+        }
+        self.put_back(back);
+        if too_many {
+            self.finish(End::Failed(error));
+        } else {
+            self.restart(number);
+        }
+    }
+
+    /// A task's worker has ended while it was executed.
+    fn casualty(
+        &mut self,
+        piece: &Piece,
+        done: usize,
+        error: &Error,
+        timed_out: bool,
+        back: &mut Vec<Piece>,
+    ) {
+        let retries = piece.rules.as_ref().map_or(0, |rules| rules.retries);
+        let error = if piece.group.is_cancelled() {
+            cancelled()
+        } else if timed_out {
+            let text = "the task took longer than it may; its worker was killed";
+            Error::new(ErrorKind::Timeout, text)
+        } else if piece.tries < retries
+            && let Some(mut again) = piece.part(done, done + 1)
+        {
+            again.tries += 1;
+            back.push(again);
+            return;
+        } else {
+            error.again()
+        };
+        let resolution = Resolution::Error(error);
+        piece
+            .group
+            .resolve(piece.first + done, resolution, &mut self.after);
+    }
+
+    /// Puts pieces back in front, for other workers.
+    fn put_back(&mut self, pieces: Vec<Piece>) {
+        let over = match &self.end {
+            Some(end @ (End::Terminated | End::Failed(_))) => Some(end.error()),
+            _ => None,
+        };
+        for piece in pieces.into_iter().rev() {
+            if let Some(error) = &over {
+                resolve_all(&piece, 0, error, &mut self.after);
+            } else if piece.group.is_cancelled() {
+                resolve_all(&piece, 0, &cancelled(), &mut self.after);
+            } else {
+                self.queue.push_front(piece);
+            }
+        }
+    }
+
+    /// Takes back from a worker what has not begun.
+    fn recall(&mut self, number: usize) -> Vec<Piece> {
+        let seat = &mut self.seats[number];
+        let Some(link) = &mut seat.link else {
+            return Vec::new();
+        };
+        let begun = link.recall();
+        let first = seat.sent.partition_point(|sent| sent.number < begun);
+        let back = seat.sent.split_off(first);
+        back.into_iter().map(|sent| sent.piece).collect()
+    }
+
+    /// A worker has done its share.
+    fn retire(&mut self, number: usize) {
+        let mut back = self.recall(number);
+        let seat = &mut self.seats[number];
+        if let Some(sent) = seat.sent.pop_front() {
+            back.splice(0..0, sent.piece.part(sent.done, sent.piece.count()));
+        }
+        self.leaving.extend(self.seats[number].link.take());
+        self.put_back(back);
+        self.restart(number);
+    }
+
+    /// Gives idle workers what lies ahead of others. For when nothing happens.
+    pub(super) fn balance(&mut self) {
+        if !self.queue.is_empty() {
+            return;
+        }
+        let idle = |seat: &Seat<L>| seat.is_ready && seat.sent.is_empty();
+        if !self.seats.iter().any(idle) {
+            return;
+        }
+        let mut back = Vec::new();
+        for number in 0..self.seats.len() {
+            let sent = &self.seats[number].sent;
+            if sent.len() > 1 && !sent.iter().skip(1).any(|sent| sent.piece.is_unique()) {
+                back.extend(self.recall(number));
+            }
+        }
+        if !back.is_empty() {
+            self.put_back(back);
+            self.feed_idle();
+        }
+    }
+
+    /// One piece for each that has nothing to do; the rest as ever.
+    fn feed_idle(&mut self) {
+        for number in 0..self.seats.len() {
+            let seat = &self.seats[number];
+            if seat.is_ready && seat.sent.is_empty() {
+                self.send_to(number);
+            }
+        }
+        self.feed();
+    }
+
+    /// Kills workers whose task has taken too long; says when to look again.
+    pub(super) fn look_at_clocks(&mut self) -> Option<Duration> {
+        let mut next = None;
+        for number in 0..self.seats.len() {
+            let seat = &self.seats[number];
+            let (Some(link), Some(front)) = (&seat.link, seat.sent.front()) else {
+                continue;
+            };
+            if seat.timed_out {
+                continue;
+            }
+            let timed = seat
+                .sent
+                .iter()
+                .filter_map(|sent| sent.piece.timeout())
+                .min();
+            let Some(soonest) = timed else { continue };
+            let mut left = soonest;
+            if let Some(limit) = front.piece.timeout()
+                && link.begun() > front.number
+            {
+                left = limit.saturating_sub(link.running_for());
+                if left == Duration::ZERO {
+                    self.time_out(number);
+                    continue;
+                }
+            }
+            next = Some(next.map_or(left, |next: Duration| next.min(left)));
+        }
+        next
+    }
+
+    fn time_out(&mut self, number: usize) {
+        let late = self.seats[number].sent.front().map(|sent| sent.number);
+        // Nothing else may begin on it BEFORE it is killed, or that would be killed with it.
+        let back = self.recall(number);
+        self.put_back(back);
+        self.hear_one(number);
+        let seat = &mut self.seats[number];
+        if seat.sent.front().map(|sent| sent.number) == late
+            && let Some(link) = &seat.link
+        {
+            seat.timed_out = true;
+            link.kill();
+        }
+        self.feed();
+    }
+
+    /// Takes what has not begun of a group out of the queue, and ends the workers that run the rest.
+    pub(super) fn cancel(&mut self, group: &Arc<Group>) {
+        group.cancel();
+        let is_ours = |piece: &Piece| Arc::ptr_eq(&piece.group, group);
+        let queue = std::mem::take(&mut self.queue);
+        for piece in queue {
+            if is_ours(&piece) {
+                resolve_all(&piece, 0, &cancelled(), &mut self.after);
+            } else {
+                self.queue.push_back(piece);
+            }
+        }
+        for number in 0..self.seats.len() {
+            if !self.seats[number]
+                .sent
+                .iter()
+                .any(|sent| is_ours(&sent.piece))
+            {
+                continue;
+            }
+            let back = self.recall(number);
+            self.put_back(back);
+            let seat = &self.seats[number];
+            if let (Some(front), Some(link)) = (seat.sent.front(), &seat.link)
+                && is_ours(&front.piece)
+            {
+                link.kill();
+            }
+        }
+        self.feed();
+    }
+
+    /// Ends everything at once. The first reason stays.
+    pub(super) fn finish(&mut self, end: End) {
+        if matches!(self.end, None | Some(End::Closed)) {
+            self.end = Some(end);
+        }
+        let error = self
+            .end
+            .as_ref()
+            .map_or_else(|| End::Closed.error(), End::error);
+        let queue = std::mem::take(&mut self.queue);
+        queue
+            .iter()
+            .for_each(|piece| resolve_all(piece, 0, &error, &mut self.after));
+        for number in 0..self.seats.len() {
+            self.listen(number);
+            let seat = &mut self.seats[number];
+            for sent in std::mem::take(&mut seat.sent) {
+                resolve_all(&sent.piece, sent.done, &error, &mut self.after);
+            }
+            if let Some(link) = seat.link.take() {
+                link.kill();
+                self.leaving.push(link);
+            }
+        }
+    }
+
+    /// All workers, to be dismissed.
+    pub(super) fn vacate(&mut self) -> Vec<L> {
+        let mut links: Vec<L> = self
+            .seats
+            .iter_mut()
+            .filter_map(|seat| seat.link.take())
+            .collect();
+        links.append(&mut self.leaving);
+        links
+    }
+}
+
+pub(super) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the task was cancelled")
+}
+
+fn resolve_all(piece: &Piece, from: usize, error: &Error, after: &mut Vec<After>) {
+    for index in from..piece.count() {
+        let resolution = Resolution::Error(error.again());
+        piece.group.resolve(piece.first + index, resolution, after);
+    }
+}
+
+#[inline]
+fn resolution(outcome: Outcome) -> Resolution<'static> {
+    match outcome {
+        Outcome::Message(message) => Resolution::Message(message),
+        Outcome::Panic(panic) => Resolution::Error(Error::panicked(panic)),
+        Outcome::Refusal(refusal) => Resolution::Error(refusal.into_error()),
+        Outcome::Unreadable(error) => Resolution::Error(error),
+    }
+}
+
+fn unfit(outcome: Outcome) -> Error {
+    match resolution(outcome) {
+        Resolution::Error(error) => {
+            let failed = Error::new(error.kind(), format!("the initializer of the pool {error}"));
+            match error.panic() {
+                Some(panic) => failed.with_panic(panic.clone()),
+                None => failed,
+            }
+        }
+        _ => Error::new(
+            ErrorKind::Start,
+            "the initializer of the pool returned an error",
+        ),
+    }
+}

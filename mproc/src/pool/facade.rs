@@ -1,0 +1,336 @@
+//! The pool as its users hold it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::calls::Calls;
+use super::dispatch::Dispatcher;
+use super::drive::Shared;
+use super::imap::{Imap, ImapUnordered};
+use super::local::Local;
+use super::result::AsyncResult;
+use super::worker::{Limits, Orders};
+use crate::entry::{Call, Entry, Unary};
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::{AnyChild, cpu_count};
+
+/// Worker processes that take calls, one after the other, for as long as the pool lives.
+///
+/// Every task resolves exactly once: with its value, or with an [`Error`] that says whether it panicked, was killed or exited with its
+/// worker, ran out of its time, was cancelled, or found the pool shut down. A worker that dies costs the task that it was executing, and is
+/// replaced; tasks that had not begun are run by others.
+///
+/// The pool may be used from many threads. Dropping it [terminates](Self::terminate) it.
+///
+/// Each worker costs this process four descriptors, and the pool one. There is no thread for each worker: whoever waits for a result passes tasks on
+/// meanwhile, and one thread in the background does while nobody waits and something is outstanding.
+///
+/// # If a peer dies
+///
+/// If a worker dies, the task it was executing is an error of kind [`Killed`](ErrorKind::Killed) or [`Exited`](ErrorKind::Exited) with the
+/// signal or exit code, unless it may be [retried](Calls::retries). If this process dies, however that happens, so do the workers.
+/// Workers pass over SIGINT: what Ctrl-C means is decided here.
+///
+/// # Examples
+///
+/// ```
+/// #[mproc::entry]
+/// fn square(x: i64) -> i64 { x * x }
+///
+/// # fn main() -> mproc::Result<()> {
+/// let pool = mproc::Pool::new(2)?;
+/// assert_eq!(pool.map::<square>(1..=3)?, [1, 4, 9]);
+/// let ten = pool.apply_async(square::bind(10))?;
+/// assert_eq!(ten.get()?, 100);
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "ProcessPoolExecutor")]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+/// A pool before its start; made by [`Pool::builder`].
+///
+/// # Examples
+///
+/// ```
+/// #[mproc::entry]
+/// fn load(path: &str) { /* what every task needs */ }
+///
+/// # fn main() -> mproc::Result<()> {
+/// let pool = mproc::Pool::builder().processes(2).initializer(load::bind("words")).start()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "nothing runs before `start`"]
+pub struct PoolBuilder {
+    processes: Option<usize>,
+    initializer: Option<Call<()>>,
+    limits: Limits,
+    niceness: i32,
+    variables: Vec<(OsString, Option<OsString>)>,
+}
+
+impl PoolBuilder {
+    /// How many workers; the default is [`cpu_count`].
+    #[doc(alias = "max_workers")]
+    pub fn processes(mut self, processes: usize) -> Self {
+        self.processes = Some(processes);
+        self
+    }
+
+    /// What each worker calls before its first task. If it panics or returns an `Err`, the pool fails: each of its tasks gives that error,
+    /// and no worker is started again.
+    #[doc(alias = "initargs")]
+    pub fn initializer<R>(mut self, call: Call<R>) -> Self {
+        self.initializer = Some(call.erase());
+        self
+    }
+
+    /// How many tasks a worker executes before another one takes its place; at least one. There is no limit otherwise. Unlike in Python, where a chunk of a map
+    /// counts as one, each of its items counts.
+    #[doc(alias = "maxtasksperchild")]
+    pub fn max_tasks_per_child(mut self, tasks: u64) -> Self {
+        self.limits.tasks = Some(tasks.max(1));
+        self
+    }
+
+    /// How many bytes of memory a worker may have more than it had after its initializer. It is looked at after each task, for some microseconds; a worker
+    /// that has more is replaced.
+    pub fn max_memory_growth(mut self, bytes: u64) -> Self {
+        self.limits.growth = Some(bytes);
+        self
+    }
+
+    /// How long a worker executes tasks before another one takes its place. It is looked at after each task; an idle worker stays.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.limits.age = Some(age);
+        self
+    }
+
+    /// How much nicer to others than this process its workers are: from 0 to 19, or below 0 for who may.
+    #[doc(alias = "nice")]
+    pub fn niceness(mut self, niceness: i32) -> Self {
+        self.niceness = niceness;
+        self
+    }
+
+    /// Sets an environment variable of the workers.
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.variables.push((key.into(), Some(value.into())));
+        self
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// If there are to be none, if an argument of the initializer cannot be sent, or as [`start`](crate::Process::start) of a process: then those that were
+    /// started have been ended again.
+    pub fn start(self) -> Result<Pool> {
+        let processes = self.processes.unwrap_or_else(cpu_count);
+        if processes == 0 {
+            let text = "a pool needs a worker; ask for one process at least";
+            return Err(Error::new(ErrorKind::Start, text));
+        }
+        if let Some(initializer) = &self.initializer {
+            initializer.check()?;
+        }
+        let mut started = 0_usize;
+        let start = move |seat: usize| {
+            started += 1;
+            let orders = Orders {
+                initializer: self.initializer.clone(),
+                limits: self.limits,
+                seat: (seat as u32, processes as u32),
+                niceness: self.niceness,
+            };
+            Local::start(format!("PoolWorker-{started}"), orders, |mut process| {
+                for (key, value) in &self.variables {
+                    if let Some(value) = value {
+                        process = process.env(key, value);
+                    }
+                }
+                process
+            })
+        };
+        let dispatcher = Dispatcher::new(processes, Box::new(start));
+        // Dropped if a worker cannot be started, and the earlier ones with it.
+        let pool = Pool {
+            shared: Shared::new(dispatcher, processes)?,
+        };
+        for seat in 0..processes {
+            pool.shared.desk().dispatcher.start_at(seat)?;
+        }
+        Ok(pool)
+    }
+}
+
+impl Pool {
+    /// A pool of so many workers.
+    ///
+    /// # Errors
+    ///
+    /// As [`PoolBuilder::start`].
+    pub fn new(processes: usize) -> Result<Self> {
+        Self::builder().processes(processes).start()
+    }
+
+    /// A pool of [`cpu_count`] workers.
+    ///
+    /// # Errors
+    ///
+    /// As [`PoolBuilder::start`].
+    pub fn with_defaults() -> Result<Self> {
+        Self::builder().start()
+    }
+
+    /// A pool to be configured first.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::default()
+    }
+
+    /// Calls with options of their own: chunks, time limits, retries.
+    pub fn calls(&self) -> Calls<'_> {
+        Calls::new(&self.shared)
+    }
+
+    /// The workers that run now.
+    pub fn workers(&self) -> Vec<AnyChild> {
+        let desk = self.shared.desk();
+        let children = desk.dispatcher.links().map(Local::child);
+        children.filter(AnyChild::is_alive).collect()
+    }
+
+    /// See [`Calls::apply`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn apply<R: DeserializeOwned + 'static>(&self, call: Call<R>) -> Result<R> {
+        self.calls().apply(call)
+    }
+
+    /// See [`Calls::apply_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[doc(alias = "submit")]
+    pub fn apply_async<R: DeserializeOwned + 'static>(
+        &self,
+        call: Call<R>,
+    ) -> Result<AsyncResult<R>> {
+        self.calls().apply_async(call)
+    }
+
+    /// See [`Calls::map`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn map<E: Unary>(&self, items: impl IntoIterator<Item = E::Arg>) -> Result<Vec<E::Output>>
+    where
+        E::Output: DeserializeOwned,
+    {
+        self.calls().map::<E>(items)
+    }
+
+    /// See [`Calls::map_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn map_async<E: Unary>(
+        &self,
+        items: impl IntoIterator<Item = E::Arg>,
+    ) -> Result<AsyncResult<Vec<E::Output>>>
+    where
+        E::Output: DeserializeOwned,
+    {
+        self.calls().map_async::<E>(items)
+    }
+
+    /// See [`Calls::starmap`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn starmap<E: Entry>(
+        &self,
+        items: impl IntoIterator<Item = E::Args>,
+    ) -> Result<Vec<E::Output>>
+    where
+        E::Output: DeserializeOwned,
+    {
+        self.calls().starmap::<E>(items)
+    }
+
+    /// See [`Calls::starmap_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn starmap_async<E: Entry>(
+        &self,
+        items: impl IntoIterator<Item = E::Args>,
+    ) -> Result<AsyncResult<Vec<E::Output>>>
+    where
+        E::Output: DeserializeOwned,
+    {
+        self.calls().starmap_async::<E>(items)
+    }
+
+    /// See [`Calls::imap`].
+    pub fn imap<E: Unary>(
+        &self,
+        items: impl IntoIterator<Item = E::Arg>,
+    ) -> Imap<'_, E, impl Iterator<Item = E::Arg>> {
+        self.calls().imap::<E, _>(items.into_iter())
+    }
+
+    /// See [`Calls::imap_unordered`].
+    pub fn imap_unordered<E: Unary>(
+        &self,
+        items: impl IntoIterator<Item = E::Arg>,
+    ) -> ImapUnordered<'_, E, impl Iterator<Item = E::Arg>> {
+        self.calls().imap_unordered::<E, _>(items.into_iter())
+    }
+
+    /// Takes no more calls. What has been submitted is still run, and then the workers end.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Ends the pool at once: its workers are killed, and every task that has not resolved is an error of kind
+    /// [`ShutDown`](ErrorKind::ShutDown).
+    pub fn terminate(&self) {
+        self.shared.terminate();
+    }
+
+    /// Waits until everything submitted has resolved and the workers have ended. [Closes](Self::close) the pool first.
+    pub fn join(&self) {
+        self.shared.join();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.terminate();
+        self.join();
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("workers", &self.workers())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,506 @@
+//! What a worker does: errand by errand, until it is dismissed.
+//!
+//! Each outcome is in shared memory before the next task begins, so a worker that dies takes nothing with it but the task that it was at.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::local::{EACH, Plain, empty_line, kind};
+use super::ring::{self, Memory, Place};
+use crate::Fd;
+use crate::entry::Call;
+use crate::entry::arguments::{Incoming, Undecodable};
+use crate::entry::call::Resolved;
+use crate::entry::registry::{self, Key, Registration, Served, Worked};
+use crate::error::{Error, ErrorKind, Panic};
+use crate::process::panics;
+use crate::process::record::Refusal;
+use crate::sync::Spin;
+use crate::sys::{self, Deadline};
+use crate::wire::{Message, codec};
+
+/// What a worker is told when it starts.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Orders {
+    pub(super) initializer: Option<Call<()>>,
+    pub(super) limits: Limits,
+    /// Its number among those at work, and how many there are: where on the machine it belongs.
+    pub(super) seat: (u32, u32),
+    pub(super) niceness: i32,
+}
+
+/// When it has done its share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Limits {
+    pub(super) tasks: Option<u64>,
+    /// Bytes of memory more than it had when it was ready.
+    pub(super) growth: Option<u64>,
+    pub(super) age: Option<Duration>,
+}
+
+#[crate::entry(crate = crate)]
+pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
+    sys::pass_over_interrupts();
+    sys::add_niceness(orders.niceness);
+    let line = line.into_shared();
+    let Ok(memory) = Memory::open(memory.as_fd()) else {
+        return;
+    };
+    let Orders {
+        initializer,
+        limits,
+        seat,
+        ..
+    } = orders;
+    let mut worker = Worker {
+        mouth: Mouth {
+            memory,
+            outgoing: Place::default(),
+            line,
+            packets: VecDeque::new(),
+        },
+        incoming: Place::default(),
+        entries: Vec::new(),
+        spin: Spin::default(),
+        number: 0,
+        done: 0,
+        limits,
+        home: sys::nth_core(seat.0, seat.1),
+        born: Instant::now(),
+        size: 0,
+        spare: Vec::new(),
+    };
+    worker.move_home();
+    // OK to stop: nobody is there any more.
+    let _ = worker.run(initializer);
+}
+
+/// The parent is gone, or makes no sense.
+struct Gone;
+
+impl From<ring::Broken> for Gone {
+    fn from(_: ring::Broken) -> Self {
+        Self
+    }
+}
+
+impl From<io::Error> for Gone {
+    fn from(_: io::Error) -> Self {
+        Self
+    }
+}
+
+struct Worker {
+    mouth: Mouth,
+    incoming: Place,
+    entries: Vec<Result<&'static Registration, Error>>,
+    spin: Spin,
+    /// Errands that have been received.
+    number: u64,
+    /// Tasks that have been done.
+    done: u64,
+    limits: Limits,
+    /// The core on which it begins.
+    home: Option<u32>,
+    born: Instant,
+    /// Bytes that it had when it was ready.
+    size: u64,
+    spare: Vec<u8>,
+}
+
+/// What speaks to the parent.
+struct Mouth {
+    memory: Memory,
+    outgoing: Place,
+    line: Arc<OwnedFd>,
+    /// What was on the line.
+    packets: VecDeque<io::Result<Message>>,
+}
+
+/// What a call came to, before it is sent.
+enum Executed {
+    Plain(Vec<u8>),
+    Message(Message),
+    Panic(Panic),
+    Refusal(Refusal),
+}
+
+impl Executed {
+    fn refusal(error: &Error) -> Self {
+        Self::Refusal(Refusal::new(error))
+    }
+}
+
+/// Whether to go on.
+enum Next {
+    GoOn,
+    End,
+}
+
+impl Worker {
+    fn run(&mut self, initializer: Option<Call<()>>) -> Result<(), Gone> {
+        if let Some(call) = initializer {
+            let (executed, failed) = execute(call.into());
+            if failed {
+                return self.mouth.say(kind::UNFIT, executed);
+            }
+        }
+        self.size = sys::resident_bytes();
+        self.mouth.push(kind::READY, &[])?;
+        self.mouth.wake(true);
+        let mut frame = Vec::new();
+        loop {
+            self.wait()?;
+            frame.clear();
+            self.mouth
+                .memory
+                .tasks()
+                .take(&mut self.incoming, &mut frame)?;
+            let mut at = 0;
+            while at < frame.len() {
+                let (kind, range, next) = ring::record(&frame, at)?;
+                at = next;
+                let next = match kind {
+                    kind::ENTRY => {
+                        let (key, signature) =
+                            codec::decode::<(Key<'static>, u64)>(&mut &frame[range])
+                                .map_err(|_| Gone)?;
+                        self.entries.push(registry::find(&key, signature));
+                        Next::GoOn
+                    }
+                    kind::PLAIN => {
+                        let mut bytes = std::mem::take(&mut frame);
+                        let next = self.plain(&mut bytes, range)?;
+                        frame = bytes;
+                        next
+                    }
+                    kind::MESSAGE => self.message(&frame[range])?,
+                    _ => Next::End,
+                };
+                if matches!(next, Next::End) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Waits until there is a record.
+    fn wait(&mut self) -> Result<(), Gone> {
+        let tasks = self.mouth.memory.tasks();
+        let place = &self.incoming;
+        if tasks.has_more(place) {
+            return Ok(());
+        }
+        let other = self.mouth.memory.outcomes().reader_core();
+        let Err(looked) = self.spin.until(other, || tasks.has_more(place)) else {
+            return Ok(());
+        };
+        loop {
+            let tasks = self.mouth.memory.tasks();
+            tasks.await_record();
+            if tasks.has_more(&self.incoming) {
+                tasks.await_no_record();
+                break;
+            }
+            sys::wait_readable(self.mouth.line.as_fd(), Deadline::NEVER)?;
+            if !self.mouth.empty_line() {
+                return Err(Gone);
+            }
+        }
+        self.spin.slept(looked);
+        self.move_home();
+        Ok(())
+    }
+
+    /// Begins on a core of its own, wherever it was woken: the kernel likes to wake a process beside the one that wakes it, and then both
+    /// share that core until it looks again. From there the kernel may move it.
+    fn move_home(&self) {
+        if let Some(home) = self.home
+            && sys::core() != home
+        {
+            sys::move_to_core(home);
+        }
+    }
+
+    /// Begins the next errand, unless it has been taken back.
+    fn claim(&mut self, is_timed: bool) -> bool {
+        let number = self.number;
+        self.number += 1;
+        if is_timed {
+            let since = self.mouth.memory.since();
+            since.store(sys::monotonic_nanoseconds(), Ordering::Release);
+        }
+        let claimed = self.mouth.memory.claimed();
+        let exchanged =
+            claimed.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire);
+        exchanged.is_ok()
+    }
+
+    /// An errand of plain calls.
+    fn plain(&mut self, frame: &mut Vec<u8>, range: Range<usize>) -> Result<Next, Gone> {
+        let head = Plain::from_bytes(&frame[range.clone()]).ok_or(Gone)?;
+        let mut at = range.start + Plain::SIZE;
+        let count = head.count as usize;
+        let mut lengths = 0;
+        if head.length == EACH {
+            lengths = at;
+            at += 4 * count;
+            if at > range.end {
+                return Err(Gone);
+            }
+        } else if count * head.length as usize > range.end - at {
+            return Err(Gone);
+        }
+        if !self.claim(head.is_timed != 0) {
+            return Ok(Next::GoOn);
+        }
+        let entry = self.entries.get(head.entry as usize).ok_or(Gone)?;
+        let entry = match entry {
+            Ok(entry) => *entry,
+            Err(error) => {
+                for _ in 0..count {
+                    let refused = Executed::refusal(error);
+                    self.mouth.say(0, refused)?;
+                }
+                return Ok(Next::GoOn);
+            }
+        };
+        let mut incoming = Incoming::over(std::mem::take(frame));
+        let result = self.calls(entry, &mut incoming, head, at, lengths);
+        *frame = incoming.into_bytes();
+        result
+    }
+
+    fn calls(
+        &mut self,
+        entry: &'static Registration,
+        incoming: &mut Incoming,
+        head: Plain,
+        mut at: usize,
+        mut lengths: usize,
+    ) -> Result<Next, Gone> {
+        let mut left = head.count;
+        while left > 0 {
+            let length = if head.length == EACH {
+                let length = incoming.word_at(lengths).ok_or(Gone)?;
+                lengths += 4;
+                length
+            } else {
+                head.length
+            };
+            incoming.go_to(at..at + length as usize);
+            at += length as usize;
+            left -= 1;
+            let spare = std::mem::take(&mut self.spare);
+            let executed = settle(
+                entry,
+                catch_unwind(AssertUnwindSafe(|| (entry.work)(incoming, spare))),
+            );
+            if let Executed::Plain(bytes) = executed {
+                // The short way of `say`.
+                self.mouth.push(kind::VALUE, &bytes)?;
+                self.spare = bytes;
+                self.spare.clear();
+                self.mouth.wake(left == 0);
+            } else {
+                self.mouth.say(0, executed)?;
+            }
+            if self.is_done() {
+                return self.retire();
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// An errand that is on the line.
+    fn message(&mut self, head: &[u8]) -> Result<Next, Gone> {
+        let head = Plain::from_bytes(head).ok_or(Gone)?;
+        if self.mouth.packets.is_empty() {
+            self.mouth.empty_line();
+        }
+        let message = self.mouth.packets.pop_front().ok_or(Gone)?;
+        if !self.claim(head.is_timed != 0) {
+            return Ok(Next::GoOn);
+        }
+        let executed = match (message, self.entries.get(head.entry as usize).ok_or(Gone)?) {
+            (Ok(message), Ok(entry)) => execute(Resolved::new(entry, message)).0,
+            (_, Err(error)) => Executed::refusal(error),
+            (Err(error), _) => {
+                let text = "the arguments could not be received";
+                Executed::refusal(&Error::new(ErrorKind::Decode, text).caused_by(error))
+            }
+        };
+        self.mouth.say(0, executed)?;
+        if self.is_done() {
+            return self.retire();
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// Counts a task, and says whether it was the last one.
+    #[inline]
+    fn is_done(&mut self) -> bool {
+        self.done += 1;
+        if self.limits == Limits::default() {
+            return false;
+        }
+        let Limits { tasks, growth, age } = self.limits;
+        tasks.is_some_and(|tasks| self.done >= tasks)
+            || age.is_some_and(|age| self.born.elapsed() >= age)
+            || growth.is_some_and(|growth| sys::resident_bytes() > self.size + growth)
+    }
+
+    fn retire(&mut self) -> Result<Next, Gone> {
+        self.mouth.push(kind::RETIRES, &[])?;
+        self.mouth.wake(true);
+        Ok(Next::End)
+    }
+}
+
+impl Mouth {
+    /// Takes everything off the line. False: the parent is gone.
+    fn empty_line(&mut self) -> bool {
+        empty_line(self.line.as_fd(), &mut self.packets)
+    }
+
+    /// Wakes the parent if it sleeps on this.
+    #[inline]
+    fn wake(&self, surely: bool) {
+        self.memory
+            .outcomes()
+            .wake_reader(self.line.as_fd(), surely);
+    }
+
+    /// Writes a record, and waits for room if there is none.
+    #[inline]
+    fn push(&mut self, kind: u32, payload: &[u8]) -> Result<(), Gone> {
+        if self
+            .memory
+            .outcomes()
+            .push(&mut self.outgoing, kind, &[payload])?
+        {
+            return Ok(());
+        }
+        self.push_slowly(kind, payload)
+    }
+
+    #[cold]
+    fn push_slowly(&mut self, kind: u32, payload: &[u8]) -> Result<(), Gone> {
+        loop {
+            // It may sleep on what is there.
+            self.wake(true);
+            self.memory.outcomes().await_room();
+            if self
+                .memory
+                .outcomes()
+                .push(&mut self.outgoing, kind, &[payload])?
+            {
+                return Ok(());
+            }
+            sys::wait_readable(self.line.as_fd(), Deadline::NEVER)?;
+            if !self.empty_line() {
+                return Err(Gone);
+            }
+        }
+    }
+
+    /// Says what a call came to, or why that cannot be said.
+    fn say(&mut self, flags: u32, executed: Executed) -> Result<(), Gone> {
+        let mut short = Vec::new();
+        let (of, message) = match executed {
+            Executed::Plain(bytes) => {
+                short = bytes;
+                (kind::VALUE, None)
+            }
+            Executed::Message(message) => (kind::VALUE, Some(message)),
+            Executed::Panic(panic) => (kind::PANIC, Message::of(&panic).ok()),
+            Executed::Refusal(refusal) => (kind::REFUSAL, Message::of(&refusal).ok()),
+        };
+        let mut of = of | flags;
+        if let Some(message) = message {
+            match message.into_plain() {
+                Ok(bytes) => short = bytes,
+                Err(message) => match message.send(self.line.as_fd(), 0, true) {
+                    Ok(()) => {
+                        message.commit();
+                        of |= kind::ON_LINE;
+                    }
+                    Err(error) => {
+                        drop(message);
+                        let text = "the result cannot be sent";
+                        let error = Error::new(ErrorKind::Encode, text).caused_by(error);
+                        codec::encode(&Refusal::new(&error), &mut short).map_err(|_| Gone)?;
+                        of = kind::REFUSAL | flags;
+                    }
+                },
+            }
+        }
+        self.push(of, &short)?;
+        self.wake(true);
+        Ok(())
+    }
+}
+
+/// What a call gave, which may have panicked.
+#[inline]
+fn settle(
+    entry: &Registration,
+    worked: std::thread::Result<Result<Worked, Undecodable>>,
+) -> Executed {
+    match worked {
+        Ok(Ok(Ok(Ok(bytes)))) => Executed::Plain(bytes),
+        other => settle_slowly(entry, other),
+    }
+}
+
+#[cold]
+fn settle_slowly(
+    entry: &Registration,
+    worked: std::thread::Result<Result<Worked, Undecodable>>,
+) -> Executed {
+    match worked {
+        Ok(Ok(value)) => match value {
+            Ok(Ok(bytes)) => Executed::Plain(bytes),
+            Ok(Err(message)) => Executed::Message(message),
+            Err(error) => unsendable(error),
+        },
+        Ok(Err(error)) => {
+            let text = error.describe(entry.name);
+            Executed::refusal(&Error::new(ErrorKind::Decode, text))
+        }
+        Err(payload) => panicked(payload),
+    }
+}
+
+fn unsendable(error: crate::wire::WireError) -> Executed {
+    let text = "the result cannot be sent";
+    Executed::refusal(&Error::new(ErrorKind::Encode, text).caused_by(error))
+}
+
+fn panicked(payload: Box<dyn std::any::Any + Send>) -> Executed {
+    let panic = panics::take(&*payload);
+    // Dropping a payload may panic again, and there is nothing left to gain from it.
+    std::mem::forget(payload);
+    Executed::Panic(panic)
+}
+
+/// Runs a call. Also tells whether it failed, which an `Err` of its own does.
+fn execute(call: Resolved) -> (Executed, bool) {
+    // OK to assert: nothing of what the call leaves behind is looked at but the panic.
+    match catch_unwind(AssertUnwindSafe(|| call.serve())) {
+        Ok(Ok(Served { value, exit_code })) => match value {
+            Ok(value) => (Executed::Message(value), exit_code != 0),
+            Err(error) => (unsendable(error), true),
+        },
+        Ok(Err(error)) => (Executed::refusal(&error), true),
+        Err(payload) => (panicked(payload), true),
+    }
+}
