@@ -4,6 +4,7 @@
 //! contenders stand on, ours too, so that nobody is timed by another clock or sits on other cores.
 
 pub(crate) mod bulk;
+pub(crate) mod crew;
 pub(crate) mod crowd;
 pub(crate) mod ipc;
 pub(crate) mod kernel;

@@ -98,7 +98,7 @@ impl Piece {
         self.rules.as_ref().and_then(|rules| rules.timeout)
     }
 
-    fn errand(&self) -> Errand<'_> {
+    fn errand(&self, is_crowd: bool) -> Errand<'_> {
         let load = match &self.load {
             Load::Plain(bytes) => ErrandLoad::Plain(bytes, Lengths::Same(1, bytes.len() as u32)),
             Load::Many(many) if many.lengths.is_empty() => {
@@ -113,6 +113,7 @@ impl Piece {
             entry: self.entry,
             load,
             is_timed: self.timeout().is_some(),
+            is_crowd,
         }
     }
 
@@ -459,6 +460,8 @@ impl<L: Link> Dispatcher<L> {
 
     /// Sends the first piece of the queue to a worker. False: it takes no more, or there is none.
     fn send_to(&mut self, number: usize) -> bool {
+        let mut others = self.seats.iter().enumerate();
+        let is_crowd = others.any(|(other, seat)| other != number && !seat.sent.is_empty());
         let seat = &mut self.seats[number];
         let Some(link) = &mut seat.link else {
             return false;
@@ -470,7 +473,7 @@ impl<L: Link> Dispatcher<L> {
             self.queue.push_front(piece);
             return false;
         }
-        match link.send(piece.errand()) {
+        match link.send(piece.errand(is_crowd)) {
             Ok(()) => {
                 if let Load::Once(_) = piece.load
                     && let Load::Once(message) = std::mem::replace(&mut piece.load, Load::Spent)

@@ -20,6 +20,8 @@ pub(super) struct Errand<'a> {
     pub(super) load: ErrandLoad<'a>,
     /// Whether the worker is to note when it begins.
     pub(super) is_timed: bool,
+    /// Whether other workers are at work, too.
+    pub(super) is_crowd: bool,
 }
 
 #[derive(Clone, Copy)]

@@ -52,24 +52,29 @@ pub(super) struct Plain {
     pub(super) entry: u32,
     pub(super) count: u32,
     pub(super) length: u32,
-    pub(super) is_timed: u32,
+    pub(super) flags: u32,
 }
+
+/// The worker is to note when it begins.
+pub(super) const TIMED: u32 = 1;
+/// Other workers are at work, too.
+pub(super) const CROWD: u32 = 2;
 
 impl Plain {
     pub(super) const SIZE: usize = 16;
 
     fn to_bytes(self) -> [u8; Self::SIZE] {
-        bytemuck::cast([self.entry, self.count, self.length, self.is_timed])
+        bytemuck::cast([self.entry, self.count, self.length, self.flags])
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let words = bytes.first_chunk::<{ Self::SIZE }>()?;
-        let [entry, count, length, is_timed] = bytemuck::cast(*words);
+        let [entry, count, length, flags] = bytemuck::cast(*words);
         Some(Self {
             entry,
             count,
             length,
-            is_timed,
+            flags,
         })
     }
 }
@@ -220,7 +225,8 @@ impl Link for Local {
             entry: number,
             count: 1,
             length: 0,
-            is_timed: errand.is_timed.into(),
+            flags: if errand.is_timed { TIMED } else { 0 }
+                | if errand.is_crowd { CROWD } else { 0 },
         };
         match errand.load {
             ErrandLoad::Plain(bytes, Lengths::Same(count, length)) => {

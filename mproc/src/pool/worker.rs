@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::local::{EACH, Plain, empty_line, kind};
+use super::local::{CROWD, EACH, Plain, TIMED, empty_line, kind};
 use super::ring::{self, Memory, Place};
 use crate::Fd;
 use crate::entry::Call;
@@ -74,11 +74,11 @@ pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
         done: 0,
         limits,
         home: sys::nth_core(seat.0, seat.1),
+        slept: false,
         born: Instant::now(),
         size: 0,
         spare: Vec::new(),
     };
-    worker.move_home();
     // OK to stop: nobody is there any more.
     let _ = worker.run(initializer);
 }
@@ -110,6 +110,8 @@ struct Worker {
     limits: Limits,
     /// The core on which it begins.
     home: Option<u32>,
+    /// Whether it has slept since it began an errand last.
+    slept: bool,
     born: Instant,
     /// Bytes that it had when it was ready.
     size: u64,
@@ -216,14 +218,18 @@ impl Worker {
             }
         }
         self.spin.slept(looked);
-        self.move_home();
+        self.slept = true;
         Ok(())
     }
 
     /// Begins on a core of its own, wherever it was woken: the kernel likes to wake a process beside the one that wakes it, and then both
     /// share that core until it looks again. From there the kernel may move it.
-    fn move_home(&self) {
-        if let Some(home) = self.home
+    ///
+    /// Not while it is alone: the parent may be there, and waits.
+    fn move_home(&mut self, flags: u32) {
+        if std::mem::take(&mut self.slept)
+            && flags & CROWD != 0
+            && let Some(home) = self.home
             && sys::core() != home
         {
             sys::move_to_core(home);
@@ -259,7 +265,8 @@ impl Worker {
         } else if count * head.length as usize > range.end - at {
             return Err(Gone);
         }
-        if !self.claim(head.is_timed != 0) {
+        self.move_home(head.flags);
+        if !self.claim(head.flags & TIMED != 0) {
             return Ok(Next::GoOn);
         }
         let entry = self.entries.get(head.entry as usize).ok_or(Gone)?;
@@ -327,7 +334,8 @@ impl Worker {
             self.mouth.empty_line();
         }
         let message = self.mouth.packets.pop_front().ok_or(Gone)?;
-        if !self.claim(head.is_timed != 0) {
+        self.move_home(head.flags);
+        if !self.claim(head.flags & TIMED != 0) {
             return Ok(Next::GoOn);
         }
         let executed = match (message, self.entries.get(head.entry as usize).ok_or(Gone)?) {
