@@ -1,7 +1,6 @@
 //! Arguments on their way: encoded one by one where the call is bound, decoded one by one where it runs.
 
 use std::borrow::Borrow;
-use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,11 +67,6 @@ pub struct Arguments {
 
 struct Encoding(Outgoing);
 
-thread_local! {
-    /// Where the next arguments of this thread are encoded: a map encodes millions, one after the other.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
 impl fmt::Debug for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("arguments")
@@ -84,7 +78,7 @@ impl Arguments {
     pub fn new<E: Entry>() -> Self {
         Self {
             registration: registry::registration::<E>(),
-            encoded: Ok(Encoding(Outgoing::reusing(SPARE.take()))),
+            encoded: Ok(Encoding(Outgoing::default())),
         }
     }
 
@@ -102,29 +96,47 @@ impl Arguments {
         }
     }
 
-    /// All arguments are there, and plain bytes: those are added to `to`. Otherwise a call is made of them.
-    pub(crate) fn append_to(self, to: &mut Vec<u8>) -> Result<(), Call<()>> {
-        let Self {
-            registration,
+    /// The arguments of many calls, one behind the other.
+    pub(crate) fn gathering<E: Entry>() -> Self {
+        Self {
+            registration: registry::registration::<E>(),
+            encoded: Ok(Encoding(Outgoing::gathering())),
+        }
+    }
+
+    /// All arguments of a call are there, which begin at byte `from` of what was gathered: how many bytes there are now, if these are plain. Otherwise the
+    /// call is taken out again.
+    #[inline]
+    pub(crate) fn gathered(&mut self, from: usize) -> Result<usize, Call<()>> {
+        match &mut self.encoded {
+            Ok(Encoding(outgoing)) if outgoing.is_plain_from(from) => Ok(outgoing.gathered().len()),
+            _ => Err(self.take_out(from)),
+        }
+    }
+
+    #[cold]
+    fn take_out(&mut self, from: usize) -> Call<()> {
+        let encoded = match &mut self.encoded {
+            Ok(Encoding(outgoing)) => Ok(Encoding(outgoing.split_off(from))),
+            // What was gathered before is gone, and so is the whole of it: an error ends a map.
+            failed => std::mem::replace(failed, Ok(Encoding(Outgoing::gathering()))),
+        };
+        Self {
+            registration: self.registration,
             encoded,
-        } = self;
-        match encoded.map(|Encoding(outgoing)| outgoing.into_plain()) {
-            Ok(Ok(mut bytes)) => {
-                to.extend_from_slice(&bytes);
-                bytes.clear();
-                SPARE.set(bytes);
-                Ok(())
+        }
+        .into_call()
+    }
+
+    /// Takes the bytes that were gathered.
+    pub(crate) fn take_gathered(&mut self) -> Vec<u8> {
+        match &mut self.encoded {
+            Ok(Encoding(outgoing)) => {
+                let bytes = outgoing.gathered();
+                let room = Vec::with_capacity(bytes.len());
+                std::mem::replace(bytes, room)
             }
-            Ok(Err(outgoing)) => Err(Self {
-                registration,
-                encoded: Ok(Encoding(outgoing)),
-            }
-            .into_call()),
-            Err(error) => Err(Self {
-                registration,
-                encoded: Err(error),
-            }
-            .into_call()),
+            Err(_) => Vec::new(),
         }
     }
 

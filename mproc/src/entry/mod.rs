@@ -45,13 +45,6 @@ pub trait Unary: Entry {
     fn alone(argument: Self::Arg) -> Self::Args;
 }
 
-/// Encodes arguments that are a tuple.
-pub(crate) fn encode<E: Entry>(arguments: E::Args) -> arguments::Arguments {
-    let mut encoded = arguments::Arguments::new::<E>();
-    E::put(arguments, &mut encoded);
-    encoded
-}
-
 /// An object with behaviour: a value that is sent to a process of its own and run there. Python's subclass of `Process`.
 ///
 /// Write [`#[mproc::entry]`](macro@crate::entry) above the `impl`; without it, the impl does not compile. The value travels,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::Entry;
 use super::arguments::{Arguments, Incoming, Undecodable, Wire};
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::codec::CodecError;
 use crate::wire::{Message, Outgoing, WireError};
 
 /// What the macro implements on each entry.
@@ -80,8 +81,8 @@ pub(crate) struct Registration {
     signature: fn() -> u64,
     /// Calls the function and encodes what it returns: what a child does.
     pub(crate) serve: fn(Incoming) -> Result<Served, Undecodable>,
-    /// As `serve`, with plain bytes in place of messages where that is possible: what a worker of a pool does.
-    pub(crate) work: fn(&mut Incoming, Vec<u8>) -> Result<Worked, Undecodable>,
+    /// As `serve`, with the encoded value gathered: what a worker of a pool does.
+    pub(crate) work: fn(&mut Incoming, &mut Outgoing) -> Result<(), Unworked>,
     /// Calls the function and hands over what it returns: what [`Call::run`](super::Call::run) does.
     pub(crate) invoke: fn(Incoming) -> Result<Box<dyn Any>, Undecodable>,
 }
@@ -92,8 +93,11 @@ pub(crate) struct Served {
     pub(crate) exit_code: i32,
 }
 
-/// What a function returned, as plain bytes if it can be.
-pub(crate) type Worked = Result<Result<Vec<u8>, Message>, WireError>;
+/// Why a worker has no value.
+pub(crate) enum Unworked {
+    Arguments(Undecodable),
+    Value(CodecError),
+}
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,16 +136,9 @@ fn serve<E: Registered>(mut incoming: Incoming) -> Result<Served, Undecodable> {
     Ok(Served { value, exit_code })
 }
 
-fn work<E: Registered>(incoming: &mut Incoming, spare: Vec<u8>) -> Result<Worked, Undecodable> {
-    let value = E::call(incoming)?;
-    let mut outgoing = Outgoing::reusing(spare);
-    if let Err(error) = (E::value().encode)(&value, &mut outgoing) {
-        return Ok(Err(error.into()));
-    }
-    Ok(match outgoing.into_plain() {
-        Ok(bytes) => Ok(Ok(bytes)),
-        Err(outgoing) => outgoing.finish().map(Err).map_err(WireError::from),
-    })
+fn work<E: Registered>(incoming: &mut Incoming, to: &mut Outgoing) -> Result<(), Unworked> {
+    let value = E::call(incoming).map_err(Unworked::Arguments)?;
+    (E::value().encode)(&value, to).map_err(Unworked::Value)
 }
 
 fn invoke<E: Registered>(mut incoming: Incoming) -> Result<Box<dyn Any>, Undecodable> {

@@ -11,9 +11,10 @@ use super::drive::Shared;
 use super::group::{Callback, Group, Value, collect_many, collect_one};
 use super::imap::{Imap, ImapUnordered, Stream};
 use super::result::AsyncResult;
+use crate::entry::arguments::Arguments;
 use crate::entry::call::Load as CallLoad;
 use crate::entry::registry;
-use crate::entry::{self, Call, Entry, Unary};
+use crate::entry::{Call, Entry, Unary};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A pool's calls with options of their own; made by [`Pool::calls`](crate::Pool::calls).
@@ -342,7 +343,8 @@ impl<'p> Calls<'p> {
             rules: self.rules(),
             next: 0,
             first: 0,
-            bytes: Vec::new(),
+            arguments: Arguments::gathering::<E>(),
+            bytes: 0,
             lengths: Vec::new(),
             length: 0,
             count: 0,
@@ -428,7 +430,9 @@ pub(super) struct Cutter<E> {
     pub(super) next: usize,
     /// The piece that is being made: the number of its first item, and what `Many` has.
     first: usize,
-    bytes: Vec<u8>,
+    arguments: Arguments,
+    /// How many bytes were gathered.
+    bytes: usize,
     lengths: Vec<u32>,
     length: u32,
     count: usize,
@@ -440,11 +444,13 @@ pub(super) struct Cutter<E> {
 impl<E: Entry> Cutter<E> {
     #[inline]
     pub(super) fn add(&mut self, item: E::Args) -> Result<()> {
-        let before = self.bytes.len();
-        if let Err(call) = entry::encode::<E>(item).append_to(&mut self.bytes) {
-            return self.add_call(call);
-        }
-        let length = (self.bytes.len() - before) as u32;
+        E::put(item, &mut self.arguments);
+        let bytes = match self.arguments.gathered(self.bytes) {
+            Ok(bytes) => bytes,
+            Err(call) => return self.add_call(call),
+        };
+        let length = (bytes - self.bytes) as u32;
+        self.bytes = bytes;
         if self.count == 0 {
             self.length = length;
         } else if length != self.length && self.lengths.is_empty() {
@@ -455,7 +461,7 @@ impl<E: Entry> Cutter<E> {
             self.lengths.push(length);
         }
         self.next += 1;
-        if self.count == self.chunk || self.bytes.len() + 4 * self.lengths.len() >= LONGEST {
+        if self.count == self.chunk || self.bytes + 4 * self.lengths.len() >= LONGEST {
             self.cut();
         }
         Ok(())
@@ -475,11 +481,10 @@ impl<E: Entry> Cutter<E> {
     /// What was added so far is a piece.
     pub(super) fn cut(&mut self) {
         if self.count > 0 {
-            let bytes = std::mem::take(&mut self.bytes);
+            let bytes = self.arguments.take_gathered();
             let load = if self.count == 1 {
                 Load::Plain(bytes)
             } else {
-                self.bytes.reserve(bytes.len() + 64);
                 Load::Many(Box::new(Many {
                     bytes,
                     count: self.count as u32,
@@ -497,6 +502,7 @@ impl<E: Entry> Cutter<E> {
             });
         }
         self.lengths.clear();
+        self.bytes = 0;
         self.count = 0;
         self.first = self.next;
     }

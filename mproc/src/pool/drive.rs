@@ -29,6 +29,7 @@ pub(super) struct Shared {
     /// Wakes the background thread while it does not drive.
     background: Condvar,
     workers: usize,
+    cores: usize,
 }
 
 pub(super) struct Desk {
@@ -38,6 +39,10 @@ pub(super) struct Desk {
     sleeps: bool,
     /// Threads that wait without the role.
     waiters: Vec<Thread>,
+    /// Counts what others did that the background thread would do otherwise.
+    beats: u64,
+    /// Somebody cannot wait for the background thread to look by itself.
+    is_urgent: bool,
     background: Background,
     thread: Option<JoinHandle<()>>,
     spin: Spin,
@@ -88,6 +93,8 @@ impl Shared {
                 role: Role::Free,
                 sleeps: false,
                 waiters: Vec::new(),
+                beats: 0,
+                is_urgent: false,
                 background: Background::Absent,
                 thread: None,
                 spin: Spin::default(),
@@ -95,6 +102,7 @@ impl Shared {
             kick,
             background: Condvar::new(),
             workers,
+            cores: crate::process::cpu_count(),
         }))
     }
 
@@ -129,6 +137,7 @@ impl Shared {
             desk.dispatcher.hear();
         }
         desk.dispatcher.feed();
+        desk.beats += 1;
         if is_timed && desk.sleeps {
             sys::ring(self.kick.as_fd());
         }
@@ -141,6 +150,7 @@ impl Shared {
 
     /// Sees to it that somebody drives.
     fn wake_background(self: &Arc<Self>, desk: &mut Desk, at_once: bool) -> Result<()> {
+        desk.is_urgent |= at_once;
         match desk.background {
             Background::Absent => {
                 let shared = Arc::clone(self);
@@ -206,7 +216,9 @@ impl Shared {
             }
             if desk.role == Role::Free || (desk.role == Role::Background && desk.sleeps) {
                 let driven;
-                (desk, driven) = self.drive(desk, Role::Waiter, deadline, &mut done);
+                desk.beats += 1;
+                let soon = group.is_none_or(|group| !group.is_map());
+                (desk, driven) = self.drive(desk, Role::Waiter, deadline, soon, &mut done);
                 match driven {
                     Driven::Done => break true,
                     Driven::Late => break false,
@@ -256,6 +268,7 @@ impl Shared {
         mut desk: MutexGuard<'a, Desk>,
         role: Role,
         deadline: Deadline,
+        soon: bool,
         done: &mut dyn FnMut(&Dispatcher<Local>) -> bool,
     ) -> (MutexGuard<'a, Desk>, Driven) {
         if desk.sleeps {
@@ -264,6 +277,7 @@ impl Shared {
             sys::ring(self.kick.as_fd());
         }
         desk.role = role;
+        let beats = desk.beats;
         let mut glanced: Option<Instant> = None;
         let mut turns = 0_u32;
         let driven = loop {
@@ -289,7 +303,9 @@ impl Shared {
             if done(&desk.dispatcher) {
                 break Driven::Done;
             }
-            let has_waiters = |desk: &Desk| role == Role::Background && !desk.waiters.is_empty();
+            let has_waiters = |desk: &Desk| {
+                role == Role::Background && (!desk.waiters.is_empty() || desk.beats != beats)
+            };
             if has_waiters(&desk) {
                 break Driven::Relieved;
             }
@@ -314,8 +330,11 @@ impl Shared {
             let mut spin = desk.spin;
             let core = {
                 let mut busy = desk.dispatcher.busy();
-                match (busy.next(), busy.next()) {
-                    (Some(one), None) => one.core(),
+                let first = busy.next();
+                match (first, busy.count()) {
+                    (Some(one), 0) => one.core(),
+                    // There is no core to spare, and who spins keeps a worker from one.
+                    (_, others) if others + 1 >= self.cores => crate::sync::core(),
                     _ => 0,
                 }
             };
@@ -330,7 +349,7 @@ impl Shared {
                 continue;
             };
             let is_late;
-            (desk, is_late) = self.sleep(desk, role, deadline);
+            (desk, is_late) = self.sleep(desk, role, deadline, soon);
             if desk.role != role {
                 return (desk, Driven::Relieved);
             }
@@ -350,10 +369,11 @@ impl Shared {
         mut desk: MutexGuard<'a, Desk>,
         role: Role,
         deadline: Deadline,
+        soon: bool,
     ) -> (MutexGuard<'a, Desk>, bool) {
         desk.dispatcher.balance();
         let clock = desk.dispatcher.look_at_clocks();
-        desk.dispatcher.busy().for_each(Local::listen);
+        desk.dispatcher.busy().for_each(|link| link.listen(soon));
         if desk.dispatcher.hear() || !desk.dispatcher.after.is_empty() {
             desk.dispatcher.busy().for_each(Local::do_not_listen);
             return (desk, false);
@@ -402,24 +422,30 @@ impl Shared {
 
     /// The background thread.
     fn in_background(&self) {
-        let mut looks = 0;
+        let (mut looks, mut beats) = (0, None);
         let mut desk = self.desk();
         loop {
             if desk.background == Background::Dismissed {
                 return;
             }
-            if desk.role == Role::Free && desk.waiters.is_empty() && !desk.dispatcher.is_quiet() {
+            let is_needed =
+                desk.role == Role::Free && desk.waiters.is_empty() && !desk.dispatcher.is_quiet();
+            if is_needed && (desk.is_urgent || beats == Some(desk.beats)) {
                 looks = 0;
+                desk.is_urgent = false;
                 let quiet = &mut |dispatcher: &Dispatcher<Local>| dispatcher.is_quiet();
-                (desk, _) = self.drive(desk, Role::Background, Deadline::NEVER, quiet);
+                (desk, _) = self.drive(desk, Role::Background, Deadline::NEVER, true, quiet);
                 if desk.role == Role::Free
                     && let Some(waiter) = desk.waiters.pop()
                 {
                     waiter.unpark();
                 }
+                beats = None;
                 continue;
             }
-            if looks < LOOKS && desk.dispatcher.is_quiet() {
+            // Who has just submitted something is going to hear what comes of it, too, while it submits more.
+            beats = Some(desk.beats);
+            if is_needed || looks < LOOKS {
                 looks += 1;
                 let waited = self.background.wait_timeout(desk, LINGER);
                 desk = waited.unwrap_or_else(PoisonError::into_inner).0;

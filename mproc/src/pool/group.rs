@@ -236,6 +236,11 @@ impl Group {
         watchers.get_or_insert_default().callback = Some(callback);
     }
 
+    /// Whether nothing is to be heard of it before all of it has resolved, and that is many.
+    pub(super) fn is_map(&self) -> bool {
+        matches!(lock(&self.state).store, Store::Many(_))
+    }
+
     pub(super) fn has_callback(&self) -> bool {
         self.held.load(Ordering::Relaxed)
     }

@@ -133,8 +133,9 @@ impl Local {
     }
 
     /// Asks to be woken by what the worker says next. Look AFTER this.
-    pub(super) fn listen(&self) {
-        self.memory.outcomes().await_record();
+    /// `soon`: by the next outcome, and not only when it needs more to do.
+    pub(super) fn listen(&self, soon: bool) {
+        self.memory.outcomes().await_record(soon);
     }
 
     pub(super) fn do_not_listen(&self) {
@@ -158,10 +159,16 @@ impl Local {
             .tasks()
             .push(&mut self.outgoing, kind::DISMISSED, &[])
         {
-            Ok(true) => self.memory.tasks().wake_reader(self.line.as_fd(), true),
+            Ok(true) => self.wake(),
             // It has not even read what it had: then it is not going to read this.
             _ => self.kill(),
         }
+    }
+
+    fn wake(&self) {
+        self.memory
+            .tasks()
+            .wake_reader(&self.outgoing, self.line.as_fd(), true, true);
     }
 
     /// Takes everything off the line: rings, and packets.
@@ -266,7 +273,7 @@ impl Link for Local {
             }
         }
         self.sent += 1;
-        self.memory.tasks().wake_reader(self.line.as_fd(), true);
+        self.wake();
         Ok(())
     }
 

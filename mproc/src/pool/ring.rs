@@ -10,7 +10,7 @@
 //! |--------------|---------------------------------------------------|-----------------------|--------------------------------------------|
 //! | `tail`       | records before it are complete                    | writer, last of all   | what it had written behind it is not there |
 //! | `head`       | bytes before it have been taken                   | reader                | –                                          |
-//! | `awaits`     | 1: ring at the next record                        | reader sets, writer takes | –                                      |
+//! | `awaits`     | 1: ring at the next record; 2: when it is time    | reader sets, writer takes | –                                      |
 //! | `wants_room` | 1: ring when there is room                        | writer sets, reader takes | –                                      |
 //! | `claimed`    | how many pieces have begun, or were taken back    | both, by exchange     | the parent reads from it what had begun    |
 //! | `since`      | when the task that runs began                     | worker, before it claims | the parent has its end to look at       |
@@ -148,6 +148,10 @@ pub(super) struct Broken;
 
 const HEADER: usize = 8;
 
+/// What a reader awaits.
+const SOON: u32 = 1;
+const LATER: u32 = 2;
+
 /// How much room a record takes.
 pub(super) fn size_of_record(length: usize) -> usize {
     HEADER + length.next_multiple_of(8)
@@ -256,13 +260,24 @@ impl Ring<'_> {
     /// Not `surely`: without a fence, which would cost more than a short task does. Then a reader that asks in the very moment of
     /// the store, before either core has heard of the other, may be missed; so one that sleeps while there may be such a writer looks
     /// again once after a while, when every store of that moment is long visible.
+    /// It is not `due` to a reader that wants to be woken when it is time only: when half the ring is full, or more is to be done soon.
     #[inline]
-    pub(super) fn wake_reader(self, line: BorrowedFd<'_>, surely: bool) {
+    pub(super) fn wake_reader(self, place: &Place, line: BorrowedFd<'_>, surely: bool, due: bool) {
         if surely {
             full_fence(); // "anybody waiting"
         }
         let awaits = &self.words.reader.0.awaits;
-        if awaits.load(Ordering::Relaxed) != 0 && awaits.swap(0, Ordering::SeqCst) != 0 {
+        let awaited = awaits.load(Ordering::Relaxed);
+        if awaited == 0 {
+            return;
+        }
+        if awaited == LATER && !due {
+            let head = self.words.reader.0.head.load(Ordering::Relaxed);
+            if place.own.wrapping_sub(head) < ROOM as u64 / 2 {
+                return;
+            }
+        }
+        if awaits.swap(0, Ordering::SeqCst) != 0 {
             self.words
                 .writer
                 .0
@@ -272,11 +287,13 @@ impl Ring<'_> {
         }
     }
 
-    /// Asks to be woken by the next record. Look AFTER this.
-    pub(super) fn await_record(self) {
+    /// Asks to be woken by the next record, or when it is time. Look AFTER this.
+    pub(super) fn await_record(self, soon: bool) {
         let reader = &self.words.reader.0;
         reader.core.store(crate::sync::core(), Ordering::Relaxed);
-        reader.awaits.store(1, Ordering::SeqCst);
+        reader
+            .awaits
+            .store(if soon { SOON } else { LATER }, Ordering::SeqCst);
         full_fence(); // "anybody waiting"
     }
 

@@ -17,15 +17,15 @@ use super::local::{CROWD, EACH, Plain, TIMED, empty_line, kind};
 use super::ring::{self, Memory, Place};
 use crate::Fd;
 use crate::entry::Call;
-use crate::entry::arguments::{Incoming, Undecodable};
+use crate::entry::arguments::Incoming;
 use crate::entry::call::Resolved;
-use crate::entry::registry::{self, Key, Registration, Served, Worked};
+use crate::entry::registry::{self, Key, Registration, Served, Unworked};
 use crate::error::{Error, ErrorKind, Panic};
 use crate::process::panics;
 use crate::process::record::Refusal;
 use crate::sync::Spin;
 use crate::sys::{self, Deadline};
-use crate::wire::{Message, codec};
+use crate::wire::{Message, Outgoing, codec};
 
 /// What a worker is told when it starts.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -74,10 +74,13 @@ pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
         done: 0,
         limits,
         home: sys::nth_core(seat.0, seat.1),
+        is_crowded: false,
+        cores: crate::process::cpu_count(),
+        seats: seat.1 as usize,
         slept: false,
         born: Instant::now(),
         size: 0,
-        spare: Vec::new(),
+        outgoing: Outgoing::gathering(),
     };
     // OK to stop: nobody is there any more.
     let _ = worker.run(initializer);
@@ -110,12 +113,18 @@ struct Worker {
     limits: Limits,
     /// The core on which it begins.
     home: Option<u32>,
+    /// Whether there are as many at work as there are cores.
+    is_crowded: bool,
+    cores: usize,
+    /// How many workers there are.
+    seats: usize,
     /// Whether it has slept since it began an errand last.
     slept: bool,
     born: Instant,
     /// Bytes that it had when it was ready.
     size: u64,
-    spare: Vec<u8>,
+    /// Where values are encoded.
+    outgoing: Outgoing,
 }
 
 /// What speaks to the parent.
@@ -129,7 +138,6 @@ struct Mouth {
 
 /// What a call came to, before it is sent.
 enum Executed {
-    Plain(Vec<u8>),
     Message(Message),
     Panic(Panic),
     Refusal(Refusal),
@@ -157,7 +165,7 @@ impl Worker {
         }
         self.size = sys::resident_bytes();
         self.mouth.push(kind::READY, &[])?;
-        self.mouth.wake(true);
+        self.mouth.wake(true, true);
         let mut frame = Vec::new();
         loop {
             self.wait()?;
@@ -167,9 +175,15 @@ impl Worker {
                 .tasks()
                 .take(&mut self.incoming, &mut frame)?;
             let mut at = 0;
+            // A parent that sleeps until more is needed is woken while there is something left to do.
+            let mut half = Some(frame.len() / 2);
             while at < frame.len() {
                 let (kind, range, next) = ring::record(&frame, at)?;
                 at = next;
+                if half.is_some_and(|half| at >= half) {
+                    half = None;
+                    self.mouth.wake(true, true);
+                }
                 let next = match kind {
                     kind::ENTRY => {
                         let (key, signature) =
@@ -201,13 +215,19 @@ impl Worker {
         if tasks.has_more(place) {
             return Ok(());
         }
-        let other = self.mouth.memory.outcomes().reader_core();
+        self.mouth.wake(true, true);
+        let other = if self.is_crowded {
+            // There is no core to spare, and who spins keeps the parent from one.
+            crate::sync::core()
+        } else {
+            self.mouth.memory.outcomes().reader_core()
+        };
         let Err(looked) = self.spin.until(other, || tasks.has_more(place)) else {
             return Ok(());
         };
         loop {
             let tasks = self.mouth.memory.tasks();
-            tasks.await_record();
+            tasks.await_record(true);
             if tasks.has_more(&self.incoming) {
                 tasks.await_no_record();
                 break;
@@ -265,6 +285,7 @@ impl Worker {
         } else if count * head.length as usize > range.end - at {
             return Err(Gone);
         }
+        self.is_crowded = head.flags & CROWD != 0 && self.seats >= self.cores;
         self.move_home(head.flags);
         if !self.claim(head.flags & TIMED != 0) {
             return Ok(Next::GoOn);
@@ -306,18 +327,18 @@ impl Worker {
             incoming.go_to(at..at + length as usize);
             at += length as usize;
             left -= 1;
-            let spare = std::mem::take(&mut self.spare);
-            let executed = settle(
-                entry,
-                catch_unwind(AssertUnwindSafe(|| (entry.work)(incoming, spare))),
-            );
-            if let Executed::Plain(bytes) = executed {
+            let outgoing = &mut self.outgoing;
+            let worked = catch_unwind(AssertUnwindSafe(|| (entry.work)(incoming, outgoing)));
+            if let Ok(Ok(())) = worked
+                && self.outgoing.is_plain_from(0)
+            {
                 // The short way of `say`.
-                self.mouth.push(kind::VALUE, &bytes)?;
-                self.spare = bytes;
-                self.spare.clear();
-                self.mouth.wake(left == 0);
+                let bytes = self.outgoing.gathered();
+                self.mouth.push(kind::VALUE, bytes)?;
+                bytes.clear();
+                self.mouth.wake(left == 0, false);
             } else {
+                let executed = settle(entry, worked, &mut self.outgoing);
                 self.mouth.say(0, executed)?;
             }
             if self.is_done() {
@@ -334,6 +355,7 @@ impl Worker {
             self.mouth.empty_line();
         }
         let message = self.mouth.packets.pop_front().ok_or(Gone)?;
+        self.is_crowded = head.flags & CROWD != 0 && self.seats >= self.cores;
         self.move_home(head.flags);
         if !self.claim(head.flags & TIMED != 0) {
             return Ok(Next::GoOn);
@@ -368,10 +390,13 @@ impl Worker {
 
     fn retire(&mut self) -> Result<Next, Gone> {
         self.mouth.push(kind::RETIRES, &[])?;
-        self.mouth.wake(true);
+        self.mouth.wake(true, true);
         Ok(Next::End)
     }
 }
+
+/// Some microseconds, in which a parent that is awake makes room.
+const SPINS: u32 = 200;
 
 impl Mouth {
     /// Takes everything off the line. False: the parent is gone.
@@ -381,10 +406,9 @@ impl Mouth {
 
     /// Wakes the parent if it sleeps on this.
     #[inline]
-    fn wake(&self, surely: bool) {
-        self.memory
-            .outcomes()
-            .wake_reader(self.line.as_fd(), surely);
+    fn wake(&self, surely: bool, due: bool) {
+        let outcomes = self.memory.outcomes();
+        outcomes.wake_reader(&self.outgoing, self.line.as_fd(), surely, due);
     }
 
     /// Writes a record, and waits for room if there is none.
@@ -404,7 +428,17 @@ impl Mouth {
     fn push_slowly(&mut self, kind: u32, payload: &[u8]) -> Result<(), Gone> {
         loop {
             // It may sleep on what is there.
-            self.wake(true);
+            self.wake(true, true);
+            for _ in 0..SPINS {
+                if self
+                    .memory
+                    .outcomes()
+                    .push(&mut self.outgoing, kind, &[payload])?
+                {
+                    return Ok(());
+                }
+                std::hint::spin_loop();
+            }
             self.memory.outcomes().await_room();
             if self
                 .memory
@@ -424,10 +458,6 @@ impl Mouth {
     fn say(&mut self, flags: u32, executed: Executed) -> Result<(), Gone> {
         let mut short = Vec::new();
         let (of, message) = match executed {
-            Executed::Plain(bytes) => {
-                short = bytes;
-                (kind::VALUE, None)
-            }
             Executed::Message(message) => (kind::VALUE, Some(message)),
             Executed::Panic(panic) => (kind::PANIC, Message::of(&panic).ok()),
             Executed::Refusal(refusal) => (kind::REFUSAL, Message::of(&refusal).ok()),
@@ -452,35 +482,26 @@ impl Mouth {
             }
         }
         self.push(of, &short)?;
-        self.wake(true);
+        self.wake(true, flags != 0);
         Ok(())
     }
 }
 
-/// What a call gave, which may have panicked.
-#[inline]
+/// What a call gave, which may have panicked, if that is not plain.
+#[cold]
 fn settle(
     entry: &Registration,
-    worked: std::thread::Result<Result<Worked, Undecodable>>,
+    worked: std::thread::Result<Result<(), Unworked>>,
+    outgoing: &mut Outgoing,
 ) -> Executed {
+    let value = outgoing.split_off(0);
     match worked {
-        Ok(Ok(Ok(Ok(bytes)))) => Executed::Plain(bytes),
-        other => settle_slowly(entry, other),
-    }
-}
-
-#[cold]
-fn settle_slowly(
-    entry: &Registration,
-    worked: std::thread::Result<Result<Worked, Undecodable>>,
-) -> Executed {
-    match worked {
-        Ok(Ok(value)) => match value {
-            Ok(Ok(bytes)) => Executed::Plain(bytes),
-            Ok(Err(message)) => Executed::Message(message),
-            Err(error) => unsendable(error),
+        Ok(Ok(())) => match value.finish() {
+            Ok(message) => Executed::Message(message),
+            Err(error) => unsendable(error.into()),
         },
-        Ok(Err(error)) => {
+        Ok(Err(Unworked::Value(error))) => unsendable(error.into()),
+        Ok(Err(Unworked::Arguments(error))) => {
             let text = error.describe(entry.name);
             Executed::refusal(&Error::new(ErrorKind::Decode, text))
         }

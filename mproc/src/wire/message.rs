@@ -40,23 +40,38 @@ pub(crate) struct Outgoing {
     bytes: Vec<u8>,
     spilled: Option<(sys::Memfd, usize)>,
     attached: Attached,
+    /// Whether the bytes stay here, however many they are.
+    gathers: bool,
 }
 
 impl Outgoing {
-    /// Encodes into a buffer that has been used before.
-    pub(crate) fn reusing(bytes: Vec<u8>) -> Self {
+    /// One in which plain encodings are gathered, one behind the other.
+    pub(crate) fn gathering() -> Self {
         Self {
-            bytes,
+            gathers: true,
             ..Self::default()
         }
     }
 
-    /// The bytes, if there is nothing else, and few enough to travel as they are.
-    pub(crate) fn into_plain(self) -> Result<Vec<u8>, Self> {
-        if self.spilled.is_none() && self.bytes.len() <= INLINE && self.attached.is_empty() {
-            Ok(self.bytes)
-        } else {
-            Err(self)
+    /// The bytes that were gathered.
+    #[inline]
+    pub(crate) fn gathered(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Whether what was gathered from byte `from` on is nothing but bytes, and few enough to travel as they are.
+    #[inline]
+    pub(crate) fn is_plain_from(&self, from: usize) -> bool {
+        self.attached.is_empty() && self.bytes.len() - from <= INLINE
+    }
+
+    /// Takes what was gathered from byte `from` on, to be a message of its own.
+    #[cold]
+    pub(crate) fn split_off(&mut self, from: usize) -> Self {
+        Self {
+            bytes: self.bytes.split_off(from),
+            attached: std::mem::take(&mut self.attached),
+            ..Self::default()
         }
     }
 
@@ -109,6 +124,10 @@ impl Write for Outgoing {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.gathers {
+            self.bytes.extend_from_slice(bytes);
+            return Ok(());
+        }
         if bytes.len() > INLINE {
             // It will be in the memfd anyway, so a copy in between would be for nothing.
             return self.spill_with(bytes);
