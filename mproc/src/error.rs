@@ -176,6 +176,12 @@ impl Error {
         self
     }
 
+    /// Without the process that is handed back, where nobody could do anything with it, and the handles in it.
+    pub(crate) fn handing_nothing_back(mut self) -> Self {
+        self.0.unstarted = None;
+        self
+    }
+
     /// The sort of thing that went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -1,5 +1,7 @@
 //! A pool of two as lean as it can be: a ring of words each way for each worker, everybody looks all the time, nobody may die.
 
+#![allow(dead_code, reason = "one of the benches uses it")]
+
 use mproc::Fd;
 
 use super::ring::{Consumer, Producer, Wait, create};

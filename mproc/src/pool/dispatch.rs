@@ -844,3 +844,410 @@ fn unfit(outcome: Outcome) -> Error {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::super::group::collect_many;
+    use super::*;
+    use crate::entry::registry::registration;
+
+    #[crate::entry(crate = crate)]
+    fn any(x: u8) -> u8 {
+        x
+    }
+
+    /// What a test does with a worker, by the number of its start.
+    #[derive(Default)]
+    struct Fake {
+        /// Lengths of the errands that it has, and has not begun.
+        errands: VecDeque<usize>,
+        /// Tasks that are left of the one that it has begun.
+        doing: usize,
+        begun: u64,
+        sent: u64,
+        room: usize,
+        says: VecDeque<FakeSaid>,
+        ended: bool,
+        killed: bool,
+        running_for: Duration,
+    }
+
+    enum FakeSaid {
+        Ready,
+        Value,
+        Refusal,
+        Retires,
+    }
+
+    type Fakes = Arc<Mutex<BTreeMap<usize, Fake>>>;
+
+    struct FakeLink(usize, Fakes);
+
+    impl FakeLink {
+        fn with<T>(&self, act: impl FnOnce(&mut Fake) -> T) -> T {
+            act(self.1.lock().unwrap().get_mut(&self.0).unwrap())
+        }
+    }
+
+    impl Link for FakeLink {
+        fn send(&mut self, errand: Errand<'_>) -> Result<(), Trouble> {
+            let count = match errand.load {
+                ErrandLoad::Plain(bytes, _) if bytes == [66] => {
+                    let error = Error::new(ErrorKind::Encode, "not this one");
+                    return Err(Trouble::Refused(error));
+                }
+                ErrandLoad::Plain(_, Lengths::Same(count, _)) => count as usize,
+                _ => panic!("plain ones only"),
+            };
+            self.with(|fake| {
+                if fake.ended {
+                    return Err(Trouble::Lost);
+                }
+                if fake.errands.len() >= fake.room {
+                    return Err(Trouble::Full);
+                }
+                fake.errands.push_back(count);
+                fake.sent += 1;
+                Ok(())
+            })
+        }
+
+        fn receive(&mut self, hear: &mut dyn FnMut(Said<'_, '_>)) -> Result<bool, Trouble> {
+            let says = self.with(|fake| std::mem::take(&mut fake.says));
+            let anything = !says.is_empty();
+            for said in says {
+                match said {
+                    FakeSaid::Ready => hear(Said::Ready),
+                    FakeSaid::Value => hear(Said::Values(&mut [&[1_u8][..]].into_iter())),
+                    FakeSaid::Refusal => {
+                        let refusal = crate::process::record::Refusal::new(&cancelled());
+                        hear(Said::Outcome(Outcome::Refusal(refusal)));
+                    }
+                    FakeSaid::Retires => hear(Said::Retires),
+                }
+            }
+            Ok(anything)
+        }
+
+        fn begun(&self) -> u64 {
+            self.with(|fake| fake.begun)
+        }
+
+        fn running_for(&self) -> Duration {
+            self.with(|fake| fake.running_for)
+        }
+
+        fn recall(&mut self) -> u64 {
+            self.with(|fake| {
+                let begun = fake.begun;
+                fake.errands.clear();
+                fake.begun = fake.sent;
+                begun
+            })
+        }
+
+        fn has_ended(&self) -> bool {
+            self.with(|fake| fake.ended)
+        }
+
+        fn kill(&self) {
+            self.with(|fake| (fake.killed, fake.ended) = (true, true));
+        }
+
+        fn lost(self) -> Error {
+            Error::new(ErrorKind::Killed, "a fake end")
+        }
+    }
+
+    struct Stage {
+        fakes: Fakes,
+        dispatcher: Dispatcher<FakeLink>,
+    }
+
+    impl Stage {
+        fn new(workers: usize) -> Self {
+            let fakes = Fakes::default();
+            let (all, mut count) = (Arc::clone(&fakes), 0);
+            let start = move |_| {
+                count += 1;
+                let fake = Fake {
+                    room: 100,
+                    says: VecDeque::from([FakeSaid::Ready]),
+                    ..Fake::default()
+                };
+                all.lock().unwrap().insert(count, fake);
+                Ok(FakeLink(count, Arc::clone(&all)))
+            };
+            let mut dispatcher = Dispatcher::new(workers, Box::new(start));
+            (0..workers).for_each(|seat| dispatcher.start_at(seat).unwrap());
+            dispatcher.hear();
+            Self { fakes, dispatcher }
+        }
+
+        fn with<T>(&self, worker: usize, act: impl FnOnce(&mut Fake) -> T) -> T {
+            act(self.fakes.lock().unwrap().get_mut(&worker).unwrap())
+        }
+
+        /// Has a worker begin its next errand.
+        fn begin(&self, worker: usize) {
+            self.with(worker, |fake| {
+                fake.doing = fake.errands.pop_front().unwrap();
+                fake.begun += 1;
+            });
+        }
+
+        /// Has a worker say something of one task.
+        fn say(&mut self, worker: usize, said: FakeSaid) {
+            self.with(worker, |fake| {
+                fake.doing -= 1;
+                fake.says.push_back(said);
+            });
+            self.dispatcher.hear();
+        }
+
+        fn end(&mut self, worker: usize) {
+            self.with(worker, |fake| fake.ended = true);
+            self.dispatcher.look_for_ends();
+            self.dispatcher.hear();
+            self.dispatcher.feed();
+        }
+
+        fn waiting(&self, worker: usize) -> usize {
+            self.with(worker, |fake| fake.errands.len())
+        }
+
+        fn submit(&mut self, group: &Arc<Group>, first: usize, count: u32, rules: Rules) {
+            let load = match count {
+                1 => Load::Plain(vec![1]),
+                count => Load::Many(Box::new(Many {
+                    bytes: vec![1; count as usize],
+                    count,
+                    length: 1,
+                    lengths: Vec::new(),
+                })),
+            };
+            self.dispatcher.submit(Piece {
+                entry: registration::<any>(),
+                load,
+                group: Arc::clone(group),
+                first,
+                rules: (rules != Rules::default()).then(|| Arc::new(rules)),
+                tries: 0,
+            });
+        }
+    }
+
+    fn one(stage: &mut Stage, rules: Rules) -> Arc<Group> {
+        let group = Group::one();
+        stage.submit(&group, 0, 1, rules);
+        stage.dispatcher.feed();
+        group
+    }
+
+    fn kind(group: &Group) -> ErrorKind {
+        assert!(group.is_done());
+        super::super::group::collect_one::<u8>(group)
+            .unwrap_err()
+            .kind()
+    }
+
+    #[test]
+    fn idle_workers_are_given_something_first() {
+        let mut stage = Stage::new(3);
+        let groups: Vec<_> = (0..3).map(|_| one(&mut stage, Rules::default())).collect();
+        assert_eq!([1, 2, 3].map(|worker| stage.waiting(worker)), [1, 1, 1]);
+        stage.begin(2);
+        stage.say(2, FakeSaid::Value);
+        assert!(groups[1].is_done() && !groups[0].is_done());
+    }
+
+    #[test]
+    fn what_has_not_begun_goes_to_another_worker() {
+        let mut stage = Stage::new(1);
+        let group = one(&mut stage, Rules::default());
+        stage.end(1);
+        assert!(!group.is_done());
+        assert_eq!(stage.waiting(2), 1);
+        stage.begin(2);
+        stage.say(2, FakeSaid::Value);
+        assert!(group.is_done());
+        assert!(stage.dispatcher.is_idle());
+    }
+
+    #[test]
+    fn in_the_middle_of_a_chunk_one_task_dies() {
+        let mut stage = Stage::new(1);
+        let group = Group::many(5);
+        stage.submit(&group, 0, 5, Rules::default());
+        group.has_in_all(5);
+        stage.dispatcher.feed();
+        stage.begin(1);
+        stage.say(1, FakeSaid::Value);
+        // Said, and not heard before the end.
+        stage.with(1, |fake| fake.says.push_back(FakeSaid::Value));
+        stage.end(1);
+        assert_eq!(group.resolved(), 3);
+        stage.begin(2);
+        assert_eq!(stage.with(2, |fake| fake.doing), 2);
+        stage.say(2, FakeSaid::Value);
+        stage.say(2, FakeSaid::Refusal);
+        assert!(group.is_done());
+        assert_eq!(
+            collect_many::<u8>(&group).unwrap_err().kind(),
+            ErrorKind::Killed
+        );
+    }
+
+    #[test]
+    fn retries_are_counted() {
+        let mut stage = Stage::new(1);
+        let rules = Rules {
+            retries: 2,
+            timeout: None,
+        };
+        let group = one(&mut stage, rules);
+        for worker in 1..=3 {
+            assert!(!group.is_done());
+            stage.begin(worker);
+            stage.end(worker);
+        }
+        assert_eq!(kind(&group), ErrorKind::Killed);
+    }
+
+    #[test]
+    fn what_lies_ahead_is_taken_back_for_an_idle_worker() {
+        let mut stage = Stage::new(2);
+        let first = one(&mut stage, Rules::default());
+        let second = one(&mut stage, Rules::default());
+        let third = one(&mut stage, Rules::default());
+        assert_eq!(stage.waiting(1), 2);
+        stage.begin(1);
+        stage.begin(2);
+        stage.say(2, FakeSaid::Value);
+        assert!(second.is_done());
+        stage.dispatcher.balance();
+        assert_eq!((stage.waiting(1), stage.waiting(2)), (0, 1));
+        // The first one's worker goes on where it was.
+        stage.with(2, |fake| {
+            (fake.doing, fake.begun) = (fake.errands.pop_front().unwrap(), fake.begun + 1);
+        });
+        stage.say(2, FakeSaid::Value);
+        stage.say(1, FakeSaid::Value);
+        assert!(first.is_done() && third.is_done());
+    }
+
+    #[test]
+    fn cancelling_takes_back_or_kills() {
+        let mut stage = Stage::new(1);
+        let (running, queued) = (
+            one(&mut stage, Rules::default()),
+            one(&mut stage, Rules::default()),
+        );
+        stage.begin(1);
+        stage.dispatcher.cancel(&queued);
+        assert_eq!(kind(&queued), ErrorKind::Cancelled);
+        assert!(!stage.with(1, |fake| fake.killed));
+        stage.dispatcher.cancel(&running);
+        assert!(stage.with(1, |fake| fake.killed) && !running.is_done());
+        stage.dispatcher.look_for_ends();
+        assert_eq!(kind(&running), ErrorKind::Cancelled);
+    }
+
+    #[test]
+    fn the_clock_runs_from_the_beginning_of_a_task() {
+        let mut stage = Stage::new(1);
+        let limit = Duration::from_millis(5);
+        let rules = || Rules {
+            retries: 3,
+            timeout: Some(limit),
+        };
+        let (late, behind) = (one(&mut stage, rules()), one(&mut stage, rules()));
+        stage.with(1, |fake| fake.running_for = 2 * limit);
+        // It has not begun, whatever the clock of the one before it says.
+        assert_eq!(stage.dispatcher.look_at_clocks(), Some(limit));
+        stage.begin(1);
+        stage.dispatcher.look_at_clocks();
+        assert!(stage.with(1, |fake| fake.killed));
+        stage.dispatcher.look_for_ends();
+        assert_eq!(kind(&late), ErrorKind::Timeout);
+        assert!(!behind.is_done());
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_told_and_a_full_link_is_waited_for() {
+        let mut stage = Stage::new(1);
+        stage.with(1, |fake| fake.room = 1);
+        let groups = [
+            one(&mut stage, Rules::default()),
+            one(&mut stage, Rules::default()),
+        ];
+        let refused = Group::one();
+        stage.submit(&refused, 0, 1, Rules::default());
+        if let Some(piece) = stage.dispatcher.queue.back_mut() {
+            piece.load = Load::Plain(vec![66]);
+        }
+        for group in &groups {
+            stage.dispatcher.feed();
+            stage.begin(1);
+            stage.say(1, FakeSaid::Value);
+            assert!(group.is_done());
+        }
+        stage.dispatcher.feed();
+        assert_eq!(kind(&refused), ErrorKind::Encode);
+    }
+
+    #[test]
+    fn a_worker_that_retires_costs_nothing() {
+        let mut stage = Stage::new(1);
+        let group = Group::many(3);
+        stage.submit(&group, 0, 3, Rules::default());
+        group.has_in_all(3);
+        let other = one(&mut stage, Rules::default());
+        stage.begin(1);
+        stage.say(1, FakeSaid::Value);
+        stage.say(1, FakeSaid::Retires);
+        stage.dispatcher.hear();
+        stage.dispatcher.feed();
+        for count in [2, 1] {
+            stage.begin(2);
+            (0..count).for_each(|_| stage.say(2, FakeSaid::Value));
+        }
+        assert!(group.is_done() && other.is_done());
+        assert_eq!(collect_many::<u8>(&group).unwrap(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn workers_that_are_killed_before_they_are_ready_fail_the_pool_in_the_end() {
+        let mut stage = Stage::new(1);
+        let group = one(&mut stage, Rules::default());
+        for worker in 1.. {
+            if group.is_done() {
+                break;
+            }
+            assert!(worker < 10);
+            stage.with(worker, |fake| fake.says.clear());
+            stage.with(worker, |fake| fake.ended = true);
+            stage.dispatcher.look_for_ends();
+        }
+        assert_eq!(kind(&group), ErrorKind::Killed);
+        assert!(matches!(stage.dispatcher.end(), Some(End::Failed(_))));
+    }
+
+    #[test]
+    fn at_the_end_everything_resolves() {
+        let mut stage = Stage::new(2);
+        let groups: Vec<_> = (0..10).map(|_| one(&mut stage, Rules::default())).collect();
+        stage.begin(1);
+        stage.dispatcher.finish(End::Terminated);
+        assert!(
+            groups
+                .iter()
+                .all(|group| kind(group) == ErrorKind::ShutDown)
+        );
+        assert!(stage.with(1, |fake| fake.killed) && stage.with(2, |fake| fake.killed));
+        assert!(stage.dispatcher.is_quiet());
+    }
+}

@@ -115,7 +115,7 @@ impl Local {
             outgoing: Place::default(),
             incoming: Place::default(),
             line: Arc::new(line),
-            child: process.start()?,
+            child: process.start().map_err(Error::handing_nothing_back)?,
             entries: Vec::new(),
             sent: 0,
             packets: VecDeque::new(),
