@@ -191,7 +191,9 @@ pub use mproc_macros::entry;
 pub use mproc_macros::main;
 pub use pipe::{Connection, IntoIter, Iter, Receiver, Sender, duplex, pipe};
 #[cfg(not(mproc_model))]
-pub use pool::{AsyncResult, Calls, Imap, ImapUnordered, Pool, PoolBuilder};
+pub use pool::{
+    AsyncResult, Calls, Imap, ImapUnordered, Pool, PoolBuilder, as_completed, wait_any,
+};
 pub use process::{
     AnyChild, Child, CurrentProcess, ExitStatus, ParentProcess, Process, Stdio, active_children,
     cpu_count, current_process, parent_process,

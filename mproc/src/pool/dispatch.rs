@@ -770,8 +770,25 @@ impl<L: Link> Dispatcher<L> {
         self.feed();
     }
 
+    /// Resolves everything, and leaves the workers to themselves.
+    pub(super) fn abandon(&mut self) {
+        self.close_with(End::Terminated);
+        for number in 0..self.seats.len() {
+            self.leaving.extend(self.seats[number].link.take());
+        }
+    }
+
     /// Ends everything at once. The first reason stays.
     pub(super) fn finish(&mut self, end: End) {
+        self.close_with(end);
+        for seat in &mut self.seats {
+            self.leaving.extend(seat.link.take());
+        }
+        self.leaving.iter().for_each(Link::kill);
+    }
+
+    /// Takes no more, and resolves all there is.
+    fn close_with(&mut self, end: End) {
         if matches!(self.end, None | Some(End::Closed)) {
             self.end = Some(end);
         }
@@ -788,10 +805,6 @@ impl<L: Link> Dispatcher<L> {
             let seat = &mut self.seats[number];
             for sent in std::mem::take(&mut seat.sent) {
                 resolve_all(&sent.piece, sent.done, &error, &mut self.after);
-            }
-            if let Some(link) = seat.link.take() {
-                link.kill();
-                self.leaving.push(link);
             }
         }
     }

@@ -249,6 +249,18 @@ impl Shared {
         is_done
     }
 
+    /// Waits until `done`, which is about several groups.
+    pub(super) fn wait_for_any<'g>(
+        self: &Arc<Self>,
+        groups: impl Iterator<Item = &'g Group>,
+        limit: Option<Duration>,
+        done: impl FnMut(&Dispatcher<Local>) -> bool,
+    ) -> bool {
+        groups.for_each(Group::watch);
+        // Woken by any of them, this looks again.
+        self.wait(None, limit, done)
+    }
+
     /// Has somebody else drive if there is need for it.
     fn hand_over(self: &Arc<Self>, desk: &mut Desk) {
         if desk.role != Role::Free {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
@@ -312,6 +312,45 @@ impl Pool {
     /// [`ShutDown`](ErrorKind::ShutDown).
     pub fn terminate(&self) {
         self.shared.terminate();
+    }
+
+    /// Ends the pool in peace, or else by force: takes no more calls, lets what was submitted run for `grace` at most, and then
+    /// [terminates](Self::terminate). Returns when the workers have ended.
+    ///
+    /// With a `grace` of zero, tasks that have not ended are errors of kind [`ShutDown`](ErrorKind::ShutDown).
+    #[doc(alias = "cancel_futures")]
+    pub fn shutdown(&self, grace: Duration) {
+        self.shared.close();
+        if !self.shared.wait(None, Some(grace), Dispatcher::is_idle) {
+            self.shared.terminate();
+        }
+        self.shared.join();
+    }
+
+    /// Sends SIGTERM to all workers and ends the pool: what has not resolved is an error of kind [`ShutDown`](ErrorKind::ShutDown). Waits for the workers
+    /// for `grace`, in which they may handle the signal, and kills those that are left.
+    pub fn terminate_workers(&self, grace: Duration) {
+        let workers = self.workers();
+        for worker in &workers {
+            // OK to ignore: it has ended then.
+            let _ = worker.terminate();
+        }
+        self.shared.change(Dispatcher::abandon);
+        let deadline = Instant::now().checked_add(grace);
+        for worker in &workers {
+            let left = deadline.map_or(grace, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            let _ = worker.wait_timeout(left);
+        }
+        self.terminate();
+        self.shared.join();
+    }
+
+    /// Kills all workers and ends the pool, and waits for that.
+    pub fn kill_workers(&self) {
+        self.terminate();
+        self.shared.join();
     }
 
     /// Waits until everything submitted has resolved and the workers have ended. [Closes](Self::close) the pool first.

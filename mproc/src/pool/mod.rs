@@ -28,7 +28,7 @@ mod worker;
 pub use calls::Calls;
 pub use facade::{Pool, PoolBuilder};
 pub use imap::{Imap, ImapUnordered};
-pub use result::AsyncResult;
+pub use result::{AsyncResult, as_completed, wait_any};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::drive::Shared;
 use super::group::Group;
@@ -91,6 +91,95 @@ impl<R> AsyncResult<R> {
         self.shared
             .change(|dispatcher| dispatcher.cancel(&self.group));
     }
+}
+
+/// Waits until one at least of these has resolved, and gives the indices of all that have; none if the time is over, or if there are none.
+///
+/// They may be results of several pools.
+///
+/// # Examples
+///
+/// ```
+/// use mproc::AsyncResult;
+///
+/// #[mproc::entry]
+/// fn square(x: i64) -> i64 { x * x }
+///
+/// # fn main() -> mproc::Result<()> {
+/// let pool = mproc::Pool::new(2)?;
+/// let results = [pool.apply_async(square::bind(2))?, pool.apply_async(square::bind(3))?];
+/// let ready = mproc::wait_any(&results, None);
+/// assert!(!ready.is_empty() && results[ready[0]].is_ready());
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "FIRST_COMPLETED")]
+pub fn wait_any<R>(results: &[AsyncResult<R>], timeout: Option<Duration>) -> Vec<usize> {
+    let ready = || -> Vec<usize> {
+        let indices = 0..results.len();
+        indices.filter(|&index| results[index].is_ready()).collect()
+    };
+    let (Some(first), found) = (results.first(), ready()) else {
+        return Vec::new();
+    };
+    if !found.is_empty() {
+        return found;
+    }
+    let shared = &first.shared;
+    if results
+        .iter()
+        .all(|result| Arc::ptr_eq(&result.shared, shared))
+    {
+        // Driven here: one that resolves is seen at once, and all are watched for when somebody else drives.
+        let any = |_: &_| results.iter().any(AsyncResult::is_ready);
+        shared.wait_for_any(results.iter().map(|result| &*result.group), timeout, any);
+        return ready();
+    }
+    for result in results {
+        result.group.watch();
+        result.shared.drive_soon();
+    }
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let found = ready();
+        if !found.is_empty() {
+            return found;
+        }
+        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            None => std::thread::park(),
+            Some(Duration::ZERO) => return Vec::new(),
+            Some(left) => std::thread::park_timeout(left),
+        }
+    }
+}
+
+/// Gives results as they resolve: each once, with its index among those given.
+///
+/// # Examples
+///
+/// ```
+/// #[mproc::entry]
+/// fn square(x: i64) -> i64 { x * x }
+///
+/// # fn main() -> mproc::Result<()> {
+/// let pool = mproc::Pool::new(2)?;
+/// let results = (0..3).map(|x| pool.apply_async(square::bind(x))).collect::<mproc::Result<Vec<_>>>()?;
+/// for (index, value) in mproc::as_completed(results) {
+///     assert_eq!(value?, (index * index) as i64);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub fn as_completed<R>(
+    results: impl IntoIterator<Item = AsyncResult<R>>,
+) -> impl Iterator<Item = (usize, Result<R>)> {
+    let mut results: Vec<_> = results.into_iter().collect();
+    let mut indices: Vec<usize> = (0..results.len()).collect();
+    std::iter::from_fn(move || {
+        let place = *wait_any(&results, None).first()?;
+        let index = indices.remove(place);
+        Some((index, results.remove(place).get()))
+    })
 }
 
 impl<R> Future for AsyncResult<R> {
