@@ -454,6 +454,7 @@ impl<L: Link> Dispatcher<L> {
                         break;
                     }
                 }
+                self.flush(number);
             }
         }
     }
@@ -493,6 +494,12 @@ impl<L: Link> Dispatcher<L> {
                 true
             }
             Err(trouble) => self.not_sent(number, piece, trouble),
+        }
+    }
+
+    fn flush(&mut self, number: usize) {
+        if let Some(link) = &mut self.seats[number].link {
+            link.flush();
         }
     }
 
@@ -685,6 +692,7 @@ impl<L: Link> Dispatcher<L> {
             let seat = &self.seats[number];
             if seat.is_ready && seat.sent.is_empty() {
                 self.send_to(number);
+                self.flush(number);
             }
         }
         self.feed();
@@ -927,6 +935,8 @@ mod tests {
                 Ok(())
             })
         }
+
+        fn flush(&mut self) {}
 
         fn receive(&mut self, hear: &mut dyn FnMut(Said<'_, '_>)) -> Result<bool, Trouble> {
             let says = self.with(|fake| std::mem::take(&mut fake.says));

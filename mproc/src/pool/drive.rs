@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::dispatch::{Dispatcher, End, Piece};
 use super::group::{After, Group};
-use super::link::Link;
+use super::link::{Link, Yields};
 use super::local::Local;
 use super::lock;
 use crate::error::{Error, Result};
@@ -46,6 +46,7 @@ pub(super) struct Desk {
     background: Background,
     thread: Option<JoinHandle<()>>,
     spin: Spin,
+    yields: Yields,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -98,6 +99,7 @@ impl Shared {
                 background: Background::Absent,
                 thread: None,
                 spin: Spin::default(),
+                yields: Yields::default(),
             }),
             kick,
             background: Condvar::new(),
@@ -360,13 +362,29 @@ impl Shared {
                 desk.spin = spin;
                 continue;
             };
+            let mut yields = desk.yields;
+            if core == crate::sync::core() {
+                drop(desk);
+                let found = yields.until(|| {
+                    let mut desk = self.desk();
+                    desk.dispatcher.hear()
+                        || !desk.dispatcher.after.is_empty()
+                        || has_waiters(&desk)
+                });
+                desk = self.desk();
+                if found {
+                    continue;
+                }
+            }
             let is_late;
+            let since = Instant::now();
             (desk, is_late) = self.sleep(desk, role, deadline, soon);
             if desk.role != role {
                 return (desk, Driven::Relieved);
             }
             spin.slept(looked);
-            desk.spin = spin;
+            yields.slept(since.elapsed());
+            (desk.spin, desk.yields) = (spin, yields);
             if is_late && !done(&desk.dispatcher) {
                 break Driven::Late;
             }

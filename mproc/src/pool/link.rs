@@ -76,8 +76,10 @@ pub(super) enum Trouble {
 
 /// A worker, as the dispatcher sees it.
 pub(super) trait Link {
-    /// Sends an errand whole or not at all. Never waits.
+    /// Sends an errand whole or not at all. Never waits. The worker need not hear of it before [`flush`](Self::flush).
     fn send(&mut self, errand: Errand<'_>) -> Result<(), Trouble>;
+    /// Sees to it that the worker hears of what was sent.
+    fn flush(&mut self);
     /// Hands over everything that the worker has said since. Never waits. False: nothing.
     fn receive(&mut self, hear: &mut dyn FnMut(Said<'_, '_>)) -> Result<bool, Trouble>;
     /// How many errands have begun.
@@ -96,3 +98,30 @@ pub(super) trait Link {
 
 /// A message that may be sent by several.
 pub(super) type SharedMessage = Arc<Message>;
+
+/// How often others are given the core before a side sleeps, where there is no core to look from: as often as that helped last time.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Yields(u32);
+
+impl Yields {
+    const MOST: u32 = 16;
+    /// A sleep that was shorter would have been saved.
+    const SHORT: Duration = Duration::from_micros(50);
+
+    /// Gives the core away until `found`.
+    pub(super) fn until(self, mut found: impl FnMut() -> bool) -> bool {
+        (0..self.0).any(|_| {
+            std::thread::yield_now();
+            found()
+        })
+    }
+
+    pub(super) fn slept(&mut self, time: Duration) {
+        // One short sleep between long ones says nothing.
+        self.0 = if time < Self::SHORT {
+            (2 * self.0).clamp(1, Self::MOST)
+        } else {
+            0
+        };
+    }
+}

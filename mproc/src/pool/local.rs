@@ -273,8 +273,11 @@ impl Link for Local {
             }
         }
         self.sent += 1;
-        self.wake();
         Ok(())
+    }
+
+    fn flush(&mut self) {
+        self.wake();
     }
 
     fn receive(

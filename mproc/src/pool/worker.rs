@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::link::Yields;
 use super::local::{CROWD, EACH, Plain, TIMED, empty_line, kind};
 use super::ring::{self, Memory, Place};
 use crate::Fd;
@@ -70,6 +71,7 @@ pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
         incoming: Place::default(),
         entries: Vec::new(),
         spin: Spin::default(),
+        yields: Yields::default(),
         number: 0,
         done: 0,
         limits,
@@ -106,6 +108,7 @@ struct Worker {
     incoming: Place,
     entries: Vec<Result<&'static Registration, Error>>,
     spin: Spin,
+    yields: Yields,
     /// Errands that have been received.
     number: u64,
     /// Tasks that have been done.
@@ -225,6 +228,10 @@ impl Worker {
         let Err(looked) = self.spin.until(other, || tasks.has_more(place)) else {
             return Ok(());
         };
+        if self.is_crowded && self.yields.until(|| tasks.has_more(place)) {
+            return Ok(());
+        }
+        let since = Instant::now();
         loop {
             let tasks = self.mouth.memory.tasks();
             tasks.await_record(true);
@@ -238,6 +245,7 @@ impl Worker {
             }
         }
         self.spin.slept(looked);
+        self.yields.slept(since.elapsed());
         self.slept = true;
         Ok(())
     }
