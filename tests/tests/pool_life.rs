@@ -276,19 +276,21 @@ fn ctrl_c_is_the_parents_business() {
     let _watchdog = watchdog("ctrl_c_is_the_parents_business", LIMIT);
     let pool = Pool::new(2).unwrap();
     let begun = Queue::new().unwrap();
-    let running = pool.apply_async(sleep_a_little::bind(&begun)).unwrap();
+    let go_on = Queue::new().unwrap();
+    let running = pool.apply_async(holds_on::bind(&begun, &go_on)).unwrap();
     let worker = begun.get().unwrap();
     // As the terminal sends it to everybody in the group; the default would end this process, so each worker gets it alone.
     for worker in pool.workers() {
         kill(Pid::from_raw(worker.id() as i32), Signal::SIGINT).unwrap();
     }
+    go_on.put(()).unwrap();
     assert_eq!(running.get().unwrap(), worker);
 }
 
 #[mproc::entry]
-fn sleep_a_little(begun: &Queue<u32>) -> u32 {
+fn holds_on(begun: &Queue<u32>, go_on: &Queue<()>) -> u32 {
     begun.put(std::process::id()).unwrap();
-    thread::sleep(Duration::from_millis(20));
+    go_on.get().unwrap();
     std::process::id()
 }
 
