@@ -1,15 +1,16 @@
 //! Workers that end badly, under every form of call (G6, G7): each task resolves once, and only those of the dead are errors.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mproc::{Error, ErrorKind, Pool, Queue};
+use mproc::{Error, ErrorKind, Pool, Queue, Stdio};
 use mproc_tests::{Dice, children_of, descriptors_of, dose, eventually, runs, state_of, watchdog};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, setpgid};
 use serde::{Deserialize, Serialize};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -444,8 +445,30 @@ fn a_killed_parent_leaves_nothing() {
     eventually(|| ids.iter().all(|id| !runs(*id)));
 }
 
+/// As a terminal does it: everybody in the group gets it, parent and workers.
+#[test]
+fn ctrl_c_ends_the_parent_and_all_workers_in_silence() {
+    let _watchdog = watchdog("ctrl_c_ends_the_parent", LIMIT);
+    for _ in 0..dose(5, 200) {
+        let workers = Queue::<Vec<u32>>::new().unwrap();
+        let parent = parent_of_a_pool::process(&workers).stderr(Stdio::piped());
+        let parent = parent.start().unwrap();
+        let mut stderr = parent.take_stderr().unwrap();
+        let ids = workers.get().unwrap();
+        let group = Pid::from_raw(parent.id() as i32);
+        killpg(group, Signal::SIGINT).unwrap();
+        assert_eq!(parent.wait().unwrap().signal(), Some(Signal::SIGINT as i32));
+        eventually(|| ids.iter().all(|id| !runs(*id)));
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "", "a screenful of traces");
+    }
+}
+
 #[mproc::entry]
 fn parent_of_a_pool(workers: &Queue<Vec<u32>>) {
+    // A group of its own, as a shell makes one for each command.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0)).unwrap();
     let pool = Pool::new(3).unwrap();
     let begun = Queue::new().unwrap();
     let _hanging: Vec<_> = (0..3)
