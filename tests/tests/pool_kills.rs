@@ -21,6 +21,11 @@ fn square(x: i64) -> i64 {
 }
 
 #[mproc::entry]
+fn product(x: i64, y: i64) -> i64 {
+    x * y
+}
+
+#[mproc::entry]
 fn id() -> u32 {
     std::process::id()
 }
@@ -141,6 +146,10 @@ fn maps_under_fire_with_retries_give_every_value() {
             for _ in 0..dose(3, 100) {
                 let calls = pool.calls().chunk_size(chunk).retries(1000);
                 assert_eq!(calls.map::<square>(0..20_000).unwrap(), squares);
+                let pairs = || (0..20_000).map(|x| (x, x));
+                assert_eq!(calls.starmap::<product>(pairs()).unwrap(), squares);
+                let result = calls.starmap_async::<product>(pairs()).unwrap();
+                assert_eq!(result.get().unwrap(), squares);
             }
         }
         0
