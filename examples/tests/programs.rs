@@ -48,6 +48,31 @@ fn pool() {
     assert_eq!(output_of("pool", &[]).out, "[1, 4, 9]\n");
 }
 
+/// Of a known file; and the same of many, whether workers are killed or not.
+#[test]
+fn checksums() {
+    let folder = std::env::temp_dir().join(format!("checksums-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("below")).unwrap();
+    std::fs::write(folder.join("below/abc"), "abc").unwrap();
+    let printed = output_of("checksums", &[folder.to_str().unwrap()]);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let lines: Vec<&str> = printed.out.lines().collect();
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // FIPS 180-2, B.1
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0].split("  ").next(), Some(abc));
+    assert_eq!(lines[1], "1 files, 3 bytes, 1 processes, 0 killed");
+
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../mproc");
+    let [peaceful, killed] = [vec![sources], vec!["--kill", sources]].map(|arguments| {
+        let out = output_of("checksums", &arguments).out;
+        let (lines, last) = out.trim_end().rsplit_once('\n').unwrap();
+        (lines.to_owned(), last.to_owned())
+    });
+    assert_eq!(peaceful.0, killed.0);
+    assert!(peaceful.1.ends_with(" 0 killed"), "{}", peaceful.1);
+    assert!(!killed.1.ends_with(" 0 killed"), "{}", killed.1);
+}
+
 #[test]
 fn pool_of_workers() {
     let printed = output_of("pool_of_workers", &[]);
