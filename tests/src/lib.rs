@@ -7,6 +7,7 @@ pub mod facts;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,38 @@ impl Dice {
     }
 }
 
+static INTERRUPTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// From here on a signal interrupts this process every 100 µs, and every system call that can be interrupted: its handler does not ask
+/// for restarts. The process is best one of its own, since the storm lasts as long as it does.
+pub fn storm() {
+    use nix::libc;
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn count(_: libc::c_int) {
+        INTERRUPTIONS.fetch_add(1, Relaxed);
+    }
+    let handler = SigHandler::Handler(count);
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler adds to an atomic, which is async-signal-safe.
+    unsafe { sigaction(Signal::SIGALRM, &action) }.expect("SIGALRM can be handled");
+    let every = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 100,
+    };
+    let timer = libc::itimerval {
+        it_interval: every,
+        it_value: every,
+    };
+    // SAFETY: `timer` lives through the call, and the old value is not asked for.
+    let result = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "a timer can be set");
+}
+
+/// How often this process has been interrupted by its [`storm`].
+pub fn interruptions() -> u64 {
+    INTERRUPTIONS.load(Relaxed)
+}
+
 /// Ends this process as a signal does that cannot be handled.
 pub fn kill_myself() -> ! {
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
@@ -157,7 +190,7 @@ impl ScratchFile {
     /// No file is made.
     pub fn new(name: &str) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let count = COUNT.fetch_add(1, Relaxed);
         let file = format!("mproc-tests-{}-{count}-{name}", std::process::id());
         Self(std::env::temp_dir().join(file))
     }

@@ -6,14 +6,13 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use mproc::{Child, Connection, Fd, Receiver, RecvError, SendError, Sender, pipe};
-use mproc_tests::{Dice, descriptors, dose, eventually, state_of, watchdog};
+use mproc_tests::{Dice, descriptors, dose, eventually, interruptions, state_of, storm, watchdog};
 use nix::libc;
 use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 use serde::de::Error as _;
@@ -867,34 +866,6 @@ fn a_stopped_writer_costs_time_and_nothing_else() {
     child.join().unwrap();
 }
 
-static SIGNALS: AtomicU64 = AtomicU64::new(0);
-
-extern "C" fn count_signal(_: i32) {
-    SIGNALS.fetch_add(1, Relaxed);
-}
-
-/// From here on a signal interrupts this process every 100 µs, and every system call that can be interrupted.
-fn storm() {
-    let action = SigAction::new(
-        SigHandler::Handler(count_signal),
-        SaFlags::empty(),
-        SigSet::empty(),
-    );
-    // SAFETY: the handler adds to an atomic, which is async-signal-safe.
-    unsafe { sigaction(Signal::SIGALRM, &action) }.unwrap();
-    let every = libc::timeval {
-        tv_sec: 0,
-        tv_usec: 100,
-    };
-    let timer = libc::itimerval {
-        it_interval: every,
-        it_value: every,
-    };
-    // SAFETY: `timer` lives through the call, and the old value is not asked for.
-    let result = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
-    assert_eq!(result, 0);
-}
-
 #[mproc::entry]
 fn send_in_a_storm(mut tx: Sender<(u64, String)>, count: u64) -> u64 {
     storm();
@@ -909,7 +880,7 @@ fn send_in_a_storm(mut tx: Sender<(u64, String)>, count: u64) -> u64 {
             _ => tx.send_timeout(message, LONG).unwrap(),
         }
     }
-    SIGNALS.load(Relaxed)
+    interruptions()
 }
 
 #[mproc::entry]
@@ -935,7 +906,7 @@ fn check_in_a_storm(mut rx: Receiver<(u64, String)>) -> u64 {
         }
         number += 1;
     }
-    assert!(SIGNALS.load(Relaxed) > 0);
+    assert!(interruptions() > 0);
     number
 }
 
@@ -971,7 +942,7 @@ fn a_storm_of_signals_moves_no_deadline() {
             assert!(matches!(error, Err(SendError::Timeout(_))));
             assert!(begin.elapsed() >= timeout, "returned early");
         }
-        SIGNALS.load(Relaxed)
+        interruptions()
     }
     assert!(hold_in_a_storm::spawn().unwrap().join().unwrap() > 0);
 }

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use mproc::{Child, ErrorKind, Fd, Stdio};
-use mproc_tests::{Dice, dose, eventually, watchdog};
+use mproc_tests::{Dice, dose, eventually, interruptions, storm, watchdog};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction, signal};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -256,31 +256,9 @@ fn a_foreign_wait_steals_statuses() {
     assert!(stolen > 0, "nothing was stolen, so nothing was tested");
 }
 
-static INTERRUPTED: AtomicUsize = AtomicUsize::new(0);
-
-extern "C" fn count_signal(_: libc::c_int) {
-    INTERRUPTED.fetch_add(1, SeqCst);
-}
-
 #[mproc::entry]
-fn storm_of_signals(times: u64) -> usize {
-    let action = SigAction::new(
-        SigHandler::Handler(count_signal),
-        SaFlags::empty(),
-        SigSet::empty(),
-    );
-    // SAFETY: the handler adds to an atomic.
-    unsafe { sigaction(Signal::SIGUSR1, &action) }.expect("SIGUSR1 can be handled");
-    // SAFETY: takes nothing and cannot fail.
-    let target = unsafe { libc::pthread_self() } as usize;
-    static DONE: AtomicBool = AtomicBool::new(false);
-    let storm = std::thread::spawn(move || {
-        while !DONE.load(SeqCst) {
-            // SAFETY: the thread lives until this one has been joined by it.
-            unsafe { libc::pthread_kill(target as libc::pthread_t, libc::SIGUSR1) };
-            std::thread::sleep(Duration::from_micros(20));
-        }
-    });
+fn wait_in_a_storm(times: u64) -> u64 {
+    storm();
     for number in 0..times {
         let (mut child, release) = start_held(number);
         assert_eq!(child.wait_timeout(Duration::ZERO).expect("waits"), None);
@@ -303,9 +281,7 @@ fn storm_of_signals(times: u64) -> usize {
             600_000
         );
     }
-    DONE.store(true, SeqCst);
-    storm.join().expect("does not panic");
-    INTERRUPTED.load(SeqCst)
+    interruptions()
 }
 
 #[mproc::entry]
@@ -316,8 +292,8 @@ fn repeat(text: &str) -> String {
 #[test]
 fn a_storm_of_signals_interrupts_nothing() {
     let _watchdog = watchdog("a_storm_of_signals_interrupts_nothing", LIMIT);
-    let times = dose(60, 5000);
-    let interrupted = storm_of_signals::spawn(times as u64)
+    let times = dose(60, 5000) as u64;
+    let interrupted = wait_in_a_storm::spawn(times)
         .expect("starts")
         .join()
         .expect("all is well");

@@ -5,17 +5,15 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use mproc::{Child, Connection, Queue, Receiver, RecvError, Sender, duplex, pipe, wait};
-use mproc_tests::{Dice, dose, eventually, watchdog};
-use nix::libc;
+use mproc_tests::{Dice, dose, eventually, interruptions, storm, watchdog};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
@@ -710,33 +708,10 @@ fn wait_for_hundreds() {
     }
 }
 
-static SIGNALS: AtomicU64 = AtomicU64::new(0);
-
-extern "C" fn count_signal(_: i32) {
-    SIGNALS.fetch_add(1, Relaxed);
-}
-
-/// In a process of its own, which a signal interrupts every 100 µs.
+/// In a process of its own.
 #[mproc::entry]
 fn wait_in_a_storm(mut rx: Receiver<(u64, String)>, mut quiet: Receiver<()>) -> (u64, u64) {
-    let action = SigAction::new(
-        SigHandler::Handler(count_signal),
-        SaFlags::empty(),
-        SigSet::empty(),
-    );
-    // SAFETY: the handler adds to an atomic, which is async-signal-safe.
-    unsafe { sigaction(Signal::SIGALRM, &action) }.unwrap();
-    let every = libc::timeval {
-        tv_sec: 0,
-        tv_usec: 100,
-    };
-    let timer = libc::itimerval {
-        it_interval: every,
-        it_value: every,
-    };
-    // SAFETY: `timer` lives through the call, and the old value is not asked for.
-    let result = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
-    assert_eq!(result, 0);
+    storm();
     let timeout = Duration::from_millis(20);
     let begin = Instant::now();
     assert!(!quiet.poll(timeout).unwrap());
@@ -749,7 +724,7 @@ fn wait_in_a_storm(mut rx: Receiver<(u64, String)>, mut quiet: Receiver<()>) -> 
         assert_eq!(wait(&[&quiet, &rx], Some(LONG)).unwrap(), [1]);
         assert!(rx.poll(LONG).unwrap());
         if take_all(&mut rx, &mut next) {
-            return (next, SIGNALS.load(Relaxed));
+            return (next, interruptions());
         }
     }
 }
