@@ -87,8 +87,10 @@ pub enum ErrorKind {
     Moved,
     /// A message of bytes was received as a value, or the other way round.
     WrongKind,
-    /// A message is longer than what it was to be received into.
+    /// A message is longer than what it was to be received into, or a value than the room there is for it.
     TooLong,
+    /// There is nothing at this index.
+    OutOfRange,
     /// Items of a queue went down with the processes that worked on them.
     Abandoned,
     /// `task_done` was called more often than there were items.

@@ -201,7 +201,10 @@ pub use process::{
 
 pub use queue::{Iter as QueueIter, Job, Jobs, JoinError, JoinableQueue, Queue, TaskIter};
 #[cfg(not(mproc_model))]
-pub use shared::{Array, ArrayGuard, RawArray, RawValue, Scalar, SharedBytes, Value, ValueGuard};
+pub use shared::{
+    Abandoned, Array, ArrayGuard, Atomic, Element, RawArray, RawValue, Scalar, Shareable,
+    ShareableList, ShareableListGuard, SharedBytes, SharedMemory, Value, ValueGuard,
+};
 pub use wait::wait;
 
 /// For the macros' output. No part of the interface: it changes without notice.

@@ -14,6 +14,7 @@ pub use barrier::{Barrier, BarrierError};
 pub use condition::{Condition, ConditionGuard, Lockable, WaitGuard};
 pub(crate) use condition::{HasLock, HoldsLock};
 pub use event::Event;
+pub(crate) use guard::Held;
 pub use mutex::{Lock, LockGuard};
 pub use rlock::{RLock, RLockGuard};
 pub use semaphore::{BoundedSemaphore, Permit, Semaphore};

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. The mapping is at least as long as the elements, its file cannot shrink, and all of it has memory: so no access to it faults.
+//! 1. The mapping is at least as long as the elements, its file cannot shrink, and all of it has memory: so no access to it faults. (A
+//!    file with a name cannot be kept from shrinking by its own user, or root, who could end this process as well; no way of mproc's does it.)
 //! 2. The first element is at the beginning of a page, and no element type is aligned to more than that.
 
 use std::io;
@@ -11,7 +12,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use bytemuck::Pod;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -27,7 +27,7 @@ pub(super) struct Data<T> {
     values: PhantomData<fn() -> T>,
 }
 
-impl<T: Pod> Data<T> {
+impl<T: 'static> Data<T> {
     /// Zeroes, in a file of their own.
     pub(super) fn new(length: usize) -> io::Result<Self> {
         let file = sys::shared_file(Self::bytes(length)?)?;
@@ -56,18 +56,30 @@ impl<T: Pod> Data<T> {
 
     /// Those behind `offset`, which is a multiple of the page, in a file that somebody else may have made.
     pub(super) fn map(file: Arc<OwnedFd>, offset: u64, length: usize) -> io::Result<Self> {
+        Self::map_named(file, offset, length, false)
+    }
+
+    /// As above, in a file that may have a name.
+    pub(super) fn map_named(
+        file: Arc<OwnedFd>,
+        offset: u64,
+        length: usize,
+        named: bool,
+    ) -> io::Result<Self> {
         const { assert!(align_of::<T>() <= PAGE) };
         let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
         let bytes = Self::bytes(length)?;
-        let size = sys::shared_file_size(file.as_fd())?;
-        let end = offset.checked_add(bytes);
+        let size = sys::steady_file_size(file.as_fd(), named)?;
+        // Not rounded to pages: a file that others made may end within one, whose rest is there, too.
+        let needed = (length * size_of::<T>()) as u64;
+        let end = offset.checked_add(needed);
         if !offset.is_multiple_of(PAGE as u64) || end.is_none_or(|end| end > size) {
             return Err(invalid(
                 "shared memory that is shorter than what is to be in it",
             ));
         }
         // What has no memory behind it would get it when it is touched, or a signal that kills where there is none.
-        if sys::allocated(file.as_fd())? < bytes {
+        if sys::allocated(file.as_fd())? < needed {
             return Err(invalid("shared memory with holes in it"));
         }
         let mapping = SharedMapping::new(file.as_fd(), offset, bytes as usize, true, false)?;
@@ -78,6 +90,10 @@ impl<T: Pod> Data<T> {
             mapping,
             values: PhantomData,
         })
+    }
+
+    pub(super) fn file(&self) -> &Arc<OwnedFd> {
+        &self.file
     }
 
     pub(super) fn len(&self) -> usize {
@@ -109,7 +125,7 @@ impl<T> Serialize for Data<T> {
     }
 }
 
-impl<'de, T: Pod> Deserialize<'de> for Data<T> {
+impl<'de, T: 'static> Deserialize<'de> for Data<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let travelling = Travelling::deserialize(deserializer)?;
         let length = usize::try_from(travelling.length).map_err(D::Error::custom)?;

@@ -7,17 +7,23 @@ use std::sync::atomic::{
     AtomicU64, AtomicUsize, Ordering,
 };
 
-use bytemuck::Pod;
+use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::data::Data;
+use super::tear;
 use crate::error::{Error, Result};
 
-/// What a [`RawArray`] consists of: integers, `f32` and `f64`, `bool`.
-#[expect(private_bounds, reason = "it is sealed")]
-pub trait Scalar: Sealed {}
+/// What elements of a [`RawArray`] can be: whatever is [`Pod`](bytemuck::Pod), and `bool`.
+pub trait Element: CheckedBitPattern + NoUninit + Zeroable {}
 
-impl<T: Sealed> Scalar for T {}
+impl<T: CheckedBitPattern + NoUninit + Zeroable> Element for T {}
+
+/// Elements that are loaded and stored as a whole: integers, `f32` and `f64`, `bool`.
+#[expect(private_bounds, reason = "it is sealed")]
+pub trait Scalar: Element + Sealed {}
+
+impl<T: Element + Sealed> Scalar for T {}
 
 /// How an element is stored.
 trait Sealed: Copy + 'static {
@@ -69,14 +75,16 @@ scalar! {
     bool, u8, AtomicU8, u8::from, |it| it != 0;
 }
 
-/// A fixed number of numbers that processes and threads share without a lock.
+/// A fixed number of plain values that processes and threads share without a lock.
 ///
-/// A *shared* handle, as [`Array`](crate::Array) is. Each element is loaded and stored as a whole (an atomic, sequentially consistent); nothing
-/// is said about several of them, nor about a load and a store that belong together: for these there is [`Array`](crate::Array).
+/// A *shared* handle, as [`Array`](crate::Array) is. Numbers and `bool` are loaded and stored as a whole, by [`get`](Self::get) and
+/// [`set`](Self::set) (atomics, sequentially consistent); nothing is said about several of them, nor about a load and a store that belong together: for
+/// these there is [`Array`](crate::Array). Structs are copied by [`read`](Self::read) and [`write`](Self::write), and *may tear*: who reads
+/// one while another writes it may get some fields of the old one and some of the new one.
 ///
 /// # If a peer dies
 ///
-/// What it had stored is there.
+/// What it had stored is there; of a struct that it was writing, a part.
 ///
 /// # Examples
 ///
@@ -97,11 +105,11 @@ scalar! {
 /// # Ok(())
 /// # }
 /// ```
-pub struct RawArray<T: Scalar> {
-    data: Arc<Data<T::Stored>>,
+pub struct RawArray<T: Element> {
+    data: Arc<Data<T>>,
 }
 
-impl<T: Scalar> RawArray<T> {
+impl<T: Element> RawArray<T> {
     /// So many zeroes (`false` for `bool`).
     ///
     /// # Errors
@@ -122,19 +130,99 @@ impl<T: Scalar> RawArray<T> {
     /// As [`new`](Self::new).
     pub fn from_slice(elements: &[T]) -> Result<Self> {
         let array = Self::new(elements.len())?;
-        for (index, element) in elements.iter().enumerate() {
-            array.set(index, *element);
-        }
+        let bytes: &[u8] = bytemuck::cast_slice(elements);
+        // SAFETY: the array has room for as many elements, and is apart from them.
+        unsafe {
+            tear::store(
+                bytes.as_ptr(),
+                array.data.first().as_ptr().cast(),
+                bytes.len(),
+            )
+        };
         Ok(array)
     }
 
-    fn atomic(&self, index: usize) -> &T::Atomic {
-        const { assert!(size_of::<T::Atomic>() == size_of::<T::Stored>()) };
+    /// How many elements there are.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn check(&self, index: usize) {
         assert!(
             index < self.len(),
             "index {index} of an array of {}",
             self.len()
         );
+    }
+}
+
+impl<T: Element + Pod> RawArray<T> {
+    /// A copy of the element at this index. If another process or thread writes it meanwhile, the copy may be torn: each aligned
+    /// eight bytes of it are of one instant, and no more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bytemuck::{Pod, Zeroable};
+    /// use mproc::RawArray;
+    ///
+    /// #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+    /// #[repr(C)]
+    /// struct Point { x: f64, y: f64 }
+    ///
+    /// #[mproc::entry]
+    /// fn mirror(points: &RawArray<Point>) {
+    ///     let Point { x, y } = points.read(0);
+    ///     points.write(1, Point { x: -x, y: -y });
+    /// }
+    ///
+    /// # fn main() -> mproc::Result<()> {
+    /// let points = RawArray::from_slice(&[Point { x: 1.0, y: 2.0 }, Point::zeroed()])?;
+    /// mirror::spawn(&points)?.join()?;
+    /// assert_eq!(points.read(1), Point { x: -1.0, y: -2.0 });
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn read(&self, index: usize) -> T {
+        self.check(index);
+        let mut element = T::zeroed();
+        // SAFETY: inside, as just compared, and apart from the local variable; any bytes are a `T`.
+        unsafe {
+            let shared = self.data.first().as_ptr().add(index).cast_const();
+            tear::load(shared.cast(), (&raw mut element).cast(), size_of::<T>());
+        }
+        element
+    }
+
+    /// Replaces the element at this index. Who reads it meanwhile may get a part of it.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn write(&self, index: usize, element: T) {
+        self.check(index);
+        // SAFETY: as in `read`.
+        unsafe {
+            let shared = self.data.first().as_ptr().add(index);
+            tear::store((&raw const element).cast(), shared.cast(), size_of::<T>());
+        }
+    }
+}
+
+impl<T: Scalar> RawArray<T> {
+    fn atomic(&self, index: usize) -> &T::Atomic {
+        const { assert!(size_of::<T::Atomic>() == size_of::<T::Stored>()) };
+        const { assert!(size_of::<T>() == size_of::<T::Stored>()) };
+        self.check(index);
         // SAFETY:
         // - mapped: `data` is borrowed as long.
         // - inside: just compared; invariants 1 and 2 of `Data`, and an atomic is no larger; those of eight bytes are aligned
@@ -162,23 +250,13 @@ impl<T: Scalar> RawArray<T> {
         T::store(self.atomic(index), element.to_stored());
     }
 
-    /// How many elements there are.
-    pub fn len(&self) -> usize {
-        self.data.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// A copy of each element, one after the other.
     pub fn to_vec(&self) -> Vec<T> {
         (0..self.len()).map(|index| self.get(index)).collect()
     }
 }
 
-impl<T: Scalar> Clone for RawArray<T> {
+impl<T: Element> Clone for RawArray<T> {
     fn clone(&self) -> Self {
         Self {
             data: Arc::clone(&self.data),
@@ -192,13 +270,13 @@ impl<T: Scalar + fmt::Debug> fmt::Debug for RawArray<T> {
     }
 }
 
-impl<T: Scalar> Serialize for RawArray<T> {
+impl<T: Element> Serialize for RawArray<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.data.as_ref().serialize(serializer)
     }
 }
 
-impl<'de, T: Scalar> Deserialize<'de> for RawArray<T> {
+impl<'de, T: Element> Deserialize<'de> for RawArray<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let data = Data::deserialize(deserializer)?;
         Ok(Self {
@@ -207,7 +285,7 @@ impl<'de, T: Scalar> Deserialize<'de> for RawArray<T> {
     }
 }
 
-/// A number that processes and threads share without a lock: a [`RawArray`] of one.
+/// A plain value that processes and threads share without a lock: a [`RawArray`] of one, of which all is said.
 ///
 /// # Examples
 ///
@@ -226,10 +304,10 @@ impl<'de, T: Scalar> Deserialize<'de> for RawArray<T> {
 /// # Ok(())
 /// # }
 /// ```
-pub struct RawValue<T: Scalar>(RawArray<T>);
+pub struct RawValue<T: Element>(RawArray<T>);
 
-impl<T: Scalar> RawValue<T> {
-    /// A number.
+impl<T: Element> RawValue<T> {
+    /// A value.
     ///
     /// # Errors
     ///
@@ -237,7 +315,21 @@ impl<T: Scalar> RawValue<T> {
     pub fn new(value: T) -> Result<Self> {
         RawArray::from_slice(&[value]).map(Self)
     }
+}
 
+impl<T: Element + Pod> RawValue<T> {
+    /// A copy of it, which may be torn, see [`RawArray::read`].
+    pub fn read(&self) -> T {
+        self.0.read(0)
+    }
+
+    /// Replaces it, see [`RawArray::write`].
+    pub fn write(&self, value: T) {
+        self.0.write(0, value);
+    }
+}
+
+impl<T: Scalar> RawValue<T> {
     /// The number.
     pub fn get(&self) -> T {
         self.0.get(0)
@@ -249,7 +341,7 @@ impl<T: Scalar> RawValue<T> {
     }
 }
 
-impl<T: Scalar> Clone for RawValue<T> {
+impl<T: Element> Clone for RawValue<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
@@ -261,13 +353,13 @@ impl<T: Scalar + fmt::Debug> fmt::Debug for RawValue<T> {
     }
 }
 
-impl<T: Scalar> Serialize for RawValue<T> {
+impl<T: Element> Serialize for RawValue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
 }
 
-impl<'de, T: Scalar> Deserialize<'de> for RawValue<T> {
+impl<'de, T: Element> Deserialize<'de> for RawValue<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let array = RawArray::deserialize(deserializer)?;
         if array.len() != 1 {

@@ -145,7 +145,19 @@ impl LockCore {
     /// A new lock, in a file that has room for `room` more bytes behind the lock's page.
     pub(crate) fn create(recursive: bool, guards_data: bool, room: u64) -> io::Result<Self> {
         let file = sys::shared_file(PAGE as u64 + room)?;
-        let core = Self::map(Arc::new(file))?;
+        Self::make(Arc::new(file), recursive, guards_data)
+    }
+
+    /// A new lock at the beginning of a file of zeroes, which this process may come to know once more, by its name.
+    #[cfg(not(mproc_model))]
+    pub(crate) fn create_in(file: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
+        let core = Arc::new(Self::make(file, false, false)?);
+        core.file_to_send()?;
+        Ok(core)
+    }
+
+    fn make(file: Arc<OwnedFd>, recursive: bool, guards_data: bool) -> io::Result<Self> {
+        let core = Self::map(file)?;
         let words = core.words();
         words
             .recursive
@@ -160,7 +172,19 @@ impl LockCore {
     /// The lock of a file that arrived in a message. If this process has it already, it is that: a thread that holds it through one handle
     /// holds it through all.
     pub(crate) fn open(file: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
-        if sys::shared_file_size(file.as_fd())? < PAGE as u64 {
+        let size = sys::shared_file_size(file.as_fd())?;
+        Self::open_of(file, size)
+    }
+
+    /// As above, of a file that has a name.
+    #[cfg(not(mproc_model))]
+    pub(crate) fn open_named(file: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
+        let size = sys::steady_file_size(file.as_fd(), true)?;
+        Self::open_of(file, size)
+    }
+
+    fn open_of(file: Arc<OwnedFd>, size: u64) -> io::Result<Arc<Self>> {
+        if size < PAGE as u64 {
             return Err(not_a_lock());
         }
         let identity = sys::file_identity(file.as_fd())?;

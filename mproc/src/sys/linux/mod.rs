@@ -8,6 +8,8 @@ mod futex;
 mod launch;
 mod memory;
 #[cfg(not(mproc_model))]
+mod named;
+#[cfg(not(mproc_model))]
 mod perch;
 mod poll;
 mod process;
@@ -34,6 +36,10 @@ pub(crate) use futex::{Perch, may_die};
 pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
 #[cfg(not(mproc_model))]
+pub(crate) use named::{
+    Birth, file_to_name, give_name, identity_of_name, names, open_name, steady_file_size, take_name,
+};
+#[cfg(not(mproc_model))]
 pub(crate) use perch::{Perch, TAIL, TooMany, is_own_thread, place_of_word};
 pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_many, wait_readable};
 pub(crate) use process::{
@@ -42,8 +48,8 @@ pub(crate) use process::{
     reap, resident_bytes, send_signal, set_thread_name, status_after_foreign_reap,
 };
 pub(crate) use shared::{
-    PAGE, SharedMapping, allocate, allocated, file_identity, is_byte_locked, largest_file,
-    lock_byte, populate, punch, reopen, shared_file, shared_file_size, size, sparse_file,
+    PAGE, SharedMapping, allocate, allocated, file_identity, fill, is_byte_locked, largest_file,
+    lock_byte, populate, punch, read_at, reopen, shared_file, shared_file_size, size, sparse_file,
     unlock_byte, write_at,
 };
 #[cfg(feature = "test")]

@@ -92,17 +92,60 @@ pub(crate) fn allocate(fd: BorrowedFd<'_>, offset: u64, length: u64) -> io::Resu
     if offset + length > file_size_limit() {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
+    allocate_by(FallocateFlags::empty(), fd, offset, length)
+}
+
+/// Puts memory behind all of the file that has none yet.
+pub(crate) fn fill(fd: BorrowedFd<'_>) -> io::Result<()> {
+    allocate_by(FallocateFlags::FALLOC_FL_KEEP_SIZE, fd, 0, size(fd)?)
+}
+
+fn allocate_by(
+    flags: FallocateFlags,
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    length: u64,
+) -> io::Result<()> {
+    if length >= LARGE && available_memory().is_some_and(|available| length > available) {
+        return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+    }
     let end = offset + length;
     let mut at = offset;
     while at < end {
         let step = STEP.min(end - at);
-        match fallocate(fd, FallocateFlags::empty(), at as i64, step as i64) {
+        match fallocate(fd, flags, at as i64, step as i64) {
             Ok(()) => at += step,
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+/// 64 MiB: from here on a request is compared with the memory that there is. A nameless file has no limit of its own, and the kernel
+/// answers who takes the last page by killing somebody.
+const LARGE: u64 = 64 << 20;
+
+/// How many bytes the kernel thinks it can give before it swaps, and all that it can swap; `None` if it does not say. proc_meminfo(5)
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    Some((kibibytes("MemAvailable")? + kibibytes("SwapFree")?) * 1024)
+}
+
+/// Reads a few bytes that lie inside the file.
+pub(crate) fn read_at(fd: BorrowedFd<'_>, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    loop {
+        match nix::sys::uio::pread(fd, bytes, offset as i64) {
+            Ok(read) if read == bytes.len() => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Writes a few bytes that lie inside the file.
