@@ -73,6 +73,44 @@ fn checksums() {
     assert!(!killed.1.ends_with(" 0 killed"), "{}", killed.1);
 }
 
+/// The picture is the same whoever paints its rows, and it is the set.
+#[test]
+fn mandelbrot() {
+    let (width, height) = (96, 64);
+    let pictures = ["1", "4"].map(|processes| {
+        let path = format!("mandelbrot-{}-{processes}.png", std::process::id());
+        let path = std::env::temp_dir().join(path);
+        let arguments = [path.to_str().unwrap(), "96", "64", processes];
+        let out = output_of("mandelbrot", &arguments).out;
+        let (head, rows) = out.trim_end().rsplit_once(", ").unwrap();
+        assert_eq!(head, format!("96x64 by {processes} processes"));
+        let rows = rows.trim_end_matches(" rows").split(" + ");
+        let rows: Vec<u32> = rows.map(|rows| rows.parse().unwrap()).collect();
+        assert_eq!(rows.len().to_string(), processes);
+        assert_eq!(rows.iter().sum::<u32>(), height);
+        let file = BufReader::new(std::fs::File::open(&path).unwrap());
+        let mut reader = png::Decoder::new(file).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((info.width, info.height), (width, height));
+        assert_eq!(info.color_type, png::ColorType::Rgb);
+        std::fs::remove_file(path).unwrap();
+        pixels
+    });
+    assert_eq!(pictures[0], pictures[1]);
+    let (pixels, _) = pictures[0].as_chunks::<3>();
+    let at = |x: u32, y: u32| pixels[(y * width + x) as usize];
+    // 0 and -1 are in the set, the corner is not; and it is its own mirror image.
+    let (zero, minus_one) = (at(71, height / 2), at(44, height / 2));
+    assert_eq!((zero, minus_one), ([0; 3], [0; 3]));
+    assert_ne!(at(0, 0), [0; 3]);
+    for y in 1..height / 2 {
+        for x in 0..width {
+            assert_eq!(at(x, y), at(x, height - y), "{x}, {y}");
+        }
+    }
+}
+
 #[test]
 fn pool_of_workers() {
     let printed = output_of("pool_of_workers", &[]);
