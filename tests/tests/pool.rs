@@ -101,6 +101,35 @@ fn every_form_of_call_gives_values() {
     assert_eq!(error.kind(), ErrorKind::ShutDown);
 }
 
+/// Somebody sleeps on the long task meanwhile.
+#[test]
+fn a_short_task_is_not_heard_after_a_long_one_only() {
+    let _watchdog = watchdog("a_short_task_is_not_heard_after_a_long_one_only", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let begun = Queue::new().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| pool.apply(hang::bind(&begun)).unwrap_err());
+        begun.get().unwrap();
+        for _ in 0..20 {
+            // Time for others to fall asleep.
+            thread::sleep(Duration::from_millis(5));
+            assert_eq!(pool.apply(square::bind(2)).unwrap(), 4);
+            let result = pool.apply_async(square::bind(3)).unwrap();
+            assert_eq!(result.get().unwrap(), 9);
+        }
+        pool.terminate();
+    });
+    // Nobody waits here, and the thread in the background sleeps.
+    let pool = Pool::new(2).unwrap();
+    let _hangs = pool.apply_async(hang::bind(&begun)).unwrap();
+    begun.get().unwrap();
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(5));
+        let result = pool.apply_async(square::bind(3)).unwrap();
+        eventually(|| result.is_ready());
+    }
+}
+
 #[test]
 fn a_chunk_without_items_is_an_error() {
     let _watchdog = watchdog("a_chunk_without_items_is_an_error", LIMIT);

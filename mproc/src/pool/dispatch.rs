@@ -253,6 +253,8 @@ pub(super) struct Dispatcher<L> {
     pub(super) leaving: Vec<L>,
     /// What to do when no lock is held.
     pub(super) after: Vec<After>,
+    /// A worker that had nothing to do was given something.
+    pub(super) has_roused: bool,
 }
 
 /// What a worker has said beside outcomes.
@@ -273,6 +275,7 @@ impl<L: Link> Dispatcher<L> {
             end: None,
             leaving: Vec::new(),
             after: Vec::new(),
+            has_roused: false,
         }
     }
 
@@ -483,6 +486,7 @@ impl<L: Link> Dispatcher<L> {
                 }
                 if seat.sent.is_empty() {
                     seat.since = Instant::now();
+                    self.has_roused = true;
                 }
                 let (number, done) = (seat.count, 0);
                 seat.count += 1;

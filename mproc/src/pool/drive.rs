@@ -41,6 +41,8 @@ pub(super) struct Desk {
     waiters: Vec<Thread>,
     /// Counts what others did that the background thread would do otherwise.
     beats: u64,
+    /// A callback has run, for whose end the driver may wait, and has not looked since.
+    has_called: bool,
     /// Somebody cannot wait for the background thread to look by itself.
     is_urgent: bool,
     background: Background,
@@ -95,6 +97,7 @@ impl Shared {
                 sleeps: false,
                 waiters: Vec::new(),
                 beats: 0,
+                has_called: false,
                 is_urgent: false,
                 background: Background::Absent,
                 thread: None,
@@ -138,9 +141,16 @@ impl Shared {
             // Whoever drives does not look now.
             desk.dispatcher.hear();
         }
+        desk.dispatcher.has_roused = false;
         desk.dispatcher.feed();
         desk.beats += 1;
-        if is_timed && desk.sleeps {
+        let mut must_look = is_timed;
+        if desk.sleeps && desk.dispatcher.has_roused {
+            // Whoever sleeps asked those to speak up who had something to do then.
+            desk.dispatcher.busy().for_each(|link| link.listen(true));
+            must_look |= desk.dispatcher.hear();
+        }
+        if must_look && desk.sleeps {
             sys::ring(self.kick.as_fd());
         }
         if !is_awaited && desk.role == Role::Free {
@@ -186,7 +196,19 @@ impl Shared {
         }
         let after = std::mem::take(&mut desk.dispatcher.after);
         drop(desk);
+        let is_theirs = after.iter().any(After::is_of_users);
         after.into_iter().for_each(After::run);
+        if is_theirs {
+            self.has_called(&mut self.desk());
+        }
+    }
+
+    /// What waits for the end of a callback may drive, and sleep on the workers.
+    fn has_called(&self, desk: &mut Desk) {
+        desk.has_called = true;
+        if desk.sleeps {
+            sys::ring(self.kick.as_fd());
+        }
     }
 
     /// Changes something, tells those whom it concerns, and has the driver look.
@@ -309,6 +331,7 @@ impl Shared {
                 desk = self.desk();
                 if is_theirs {
                     if desk.role != Role::Free {
+                        self.has_called(&mut desk);
                         return (desk, Driven::Relieved);
                     }
                     desk.role = role;
@@ -404,7 +427,10 @@ impl Shared {
         desk.dispatcher.balance();
         let clock = desk.dispatcher.look_at_clocks();
         desk.dispatcher.busy().for_each(|link| link.listen(soon));
-        if desk.dispatcher.hear() || !desk.dispatcher.after.is_empty() {
+        if desk.dispatcher.hear()
+            || !desk.dispatcher.after.is_empty()
+            || std::mem::take(&mut desk.has_called)
+        {
             desk.dispatcher.busy().for_each(Local::do_not_listen);
             return (desk, false);
         }
