@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::group::{After, Group, Resolution};
 use super::link::{Errand, ErrandLoad, Lengths, Link, Outcome, Said, SharedMessage, Trouble};
+use super::trace::{self, Trace};
 use crate::entry::registry::Registration;
 use crate::error::{Error, ErrorKind};
 use crate::sys;
@@ -143,6 +144,15 @@ impl Piece {
         })
     }
 
+    fn traced(&self) -> trace::Piece<'_> {
+        trace::Piece {
+            group: &self.group,
+            first: self.first,
+            count: self.count(),
+            name: self.entry.name,
+        }
+    }
+
     fn is_unique(&self) -> bool {
         matches!(self.load, Load::Once(_) | Load::Spent)
     }
@@ -253,6 +263,8 @@ pub(super) struct Dispatcher<L> {
     pub(super) leaving: Vec<L>,
     /// What to do when no lock is held.
     pub(super) after: Vec<After>,
+    /// Who writes down what happens.
+    pub(super) trace: Option<Arc<Trace>>,
     /// A worker that had nothing to do was given something.
     pub(super) has_roused: bool,
 }
@@ -275,6 +287,7 @@ impl<L: Link> Dispatcher<L> {
             end: None,
             leaving: Vec::new(),
             after: Vec::new(),
+            trace: None,
             has_roused: false,
         }
     }
@@ -350,6 +363,9 @@ impl<L: Link> Dispatcher<L> {
     }
 
     pub(super) fn submit(&mut self, piece: Piece) {
+        if let Some(trace) = &self.trace {
+            trace.waits(piece.traced(), piece.count());
+        }
         self.queue.push_back(piece);
     }
 
@@ -383,7 +399,7 @@ impl<L: Link> Dispatcher<L> {
         let Some(link) = &mut seat.link else {
             return heard;
         };
-        let (sent, after) = (&mut seat.sent, &mut self.after);
+        let (sent, after, trace) = (&mut seat.sent, &mut self.after, &self.trace);
         let (is_ready, stillborn) = (&mut seat.is_ready, &mut seat.stillborn);
         let mut finished = 0_u32;
         let received = link.receive(&mut |said| match said {
@@ -420,6 +436,19 @@ impl<L: Link> Dispatcher<L> {
             Said::Ready => {
                 *is_ready = true;
                 *stillborn = Accidents::default();
+                if let Some(trace) = trace {
+                    trace.ready(number);
+                }
+            }
+            Said::Began(time) => {
+                if let (Some(trace), Some(front)) = (trace, sent.front()) {
+                    trace.began(number, front.piece.traced(), front.done, time);
+                }
+            }
+            Said::Ended(time) => {
+                if let Some(trace) = trace {
+                    trace.ended(number, time);
+                }
             }
             Said::Unfit(outcome) => heard.unfit = Some(unfit(outcome)),
             Said::Retires => heard.retires = true,
@@ -589,6 +618,9 @@ impl<L: Link> Dispatcher<L> {
                 back.extend(piece.part(from, piece.count()));
             }
         }
+        if let Some(trace) = &self.trace {
+            trace.left(number, Some(&error));
+        }
         self.put_back(back);
         if too_many {
             self.finish(End::Failed(error));
@@ -639,6 +671,9 @@ impl<L: Link> Dispatcher<L> {
             } else if piece.group.is_cancelled() {
                 resolve_all(&piece, 0, &cancelled(), &mut self.after);
             } else {
+                if let Some(trace) = &self.trace {
+                    trace.waits(piece.traced(), 0);
+                }
                 self.queue.push_front(piece);
             }
         }
@@ -664,6 +699,9 @@ impl<L: Link> Dispatcher<L> {
             back.splice(0..0, sent.piece.part(sent.done, sent.piece.count()));
         }
         self.leaving.extend(self.seats[number].link.take());
+        if let Some(trace) = &self.trace {
+            trace.left(number, None);
+        }
         self.put_back(back);
         self.restart(number);
     }
@@ -808,6 +846,9 @@ impl<L: Link> Dispatcher<L> {
             .end
             .as_ref()
             .map_or_else(|| End::Closed.error(), End::error);
+        if let Some(trace) = &self.trace {
+            trace.ends(&error);
+        }
         let queue = std::mem::take(&mut self.queue);
         queue
             .iter()

@@ -546,6 +546,22 @@ impl Shared {
         self.change(|dispatcher| dispatcher.finish(End::Terminated));
     }
 
+    /// The program ends: nothing goes on, and the trace says so.
+    pub(super) fn complete_trace(&self) {
+        // Others hold the desk for moments only; but this is not to be what keeps a program from its end.
+        for _ in 0..1000 {
+            if let Ok(mut desk) = self.desk.try_lock() {
+                desk.dispatcher.abandon();
+                if let Some(trace) = &desk.dispatcher.trace {
+                    // OK to ignore: there is nobody left to tell.
+                    let _ = trace.close();
+                }
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until everything has resolved and all workers have ended.
     pub(super) fn join(self: &Arc<Self>) {
         self.close();

@@ -10,6 +10,7 @@ use std::thread::Thread;
 use serde::de::DeserializeOwned;
 
 use super::lock;
+use super::trace::Trace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{Message, codec};
 
@@ -177,6 +178,26 @@ struct Watchers {
     threads: Vec<Thread>,
     wakers: Vec<Waker>,
     callback: Option<Callback>,
+    trace: Option<Traced>,
+}
+
+/// Who writes down what becomes of the tasks, and under which names.
+struct Traced {
+    trace: Arc<Trace>,
+    call: u32,
+    entry: &'static str,
+}
+
+impl State {
+    /// Before it is stored.
+    #[inline]
+    fn trace(&self, index: usize, resolution: &Resolution<'_>) {
+        if let Some(watchers) = &self.watchers
+            && let Some(Traced { trace, call, entry }) = &watchers.trace
+        {
+            trace.resolved(*call, index, entry, resolution);
+        }
+    }
 }
 
 impl Group {
@@ -236,6 +257,18 @@ impl Group {
         watchers.get_or_insert_default().callback = Some(callback);
     }
 
+    /// The number under which a trace knows it; from now on it is told of each resolution.
+    pub(super) fn number_in(&self, trace: &Arc<Trace>, entry: &'static str) -> u32 {
+        let watchers = &mut lock(&self.state).watchers;
+        let traced = &mut watchers.get_or_insert_default().trace;
+        let traced = traced.get_or_insert_with(|| Traced {
+            trace: Arc::clone(trace),
+            call: trace.next_call(),
+            entry,
+        });
+        traced.call
+    }
+
     /// Whether nothing is to be heard of it before all of it has resolved, and that is many.
     pub(super) fn is_map(&self) -> bool {
         matches!(lock(&self.state).store, Store::Many(_))
@@ -253,6 +286,7 @@ impl Group {
         after: &mut Vec<After>,
     ) {
         let mut state = lock(&self.state);
+        state.trace(index, &resolution);
         state.store.set(index, resolution);
         self.resolved.fetch_add(1, Ordering::Release); // pairs with `resolved`
         self.tell(&mut state, after);
@@ -278,6 +312,7 @@ impl Group {
                 count += 1;
             }
         }
+        (first..first + count).for_each(|index| state.trace(index, &Resolution::Plain(&[])));
         self.resolved.fetch_add(count, Ordering::Release); // pairs with `resolved`
         self.tell(&mut state, after);
         count

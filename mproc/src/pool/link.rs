@@ -50,6 +50,9 @@ pub(super) enum Said<'m, 'b> {
     Values(&'m mut dyn Iterator<Item = &'b [u8]>),
     /// What came of the next task.
     Outcome(Outcome),
+    /// It begins the next task, or has ended it, at this time; of those that are to [say so](super::worker::Orders::is_traced).
+    Began(u64),
+    Ended(u64),
     /// It ends, having begun no more than it has told of: it has done its share.
     Retires,
 }

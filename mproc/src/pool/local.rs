@@ -40,6 +40,9 @@ pub(super) mod kind {
     pub(crate) const VALUE: u32 = 7;
     pub(crate) const PANIC: u32 = 8;
     pub(crate) const REFUSAL: u32 = 9;
+    /// To the parent: a task begins, or has ended, at a time.
+    pub(crate) const BEGAN: u32 = 10;
+    pub(crate) const ENDED: u32 = 11;
     /// Added to those: it is on the line.
     pub(crate) const ON_LINE: u32 = 0x100;
     /// Added to those: it is the initializer's, which has failed.
@@ -343,6 +346,11 @@ impl Link for Local {
     }
 }
 
+fn time(payload: &[u8]) -> std::result::Result<u64, ring::Broken> {
+    let bytes = payload.try_into().map_err(|_| ring::Broken)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 /// Values that follow each other.
 struct Values<'a> {
     taken: &'a [u8],
@@ -387,6 +395,8 @@ impl Local {
             match kind {
                 kind::READY => hear(Said::Ready),
                 kind::RETIRES => hear(Said::Retires),
+                kind::BEGAN => hear(Said::Began(time(payload)?)),
+                kind::ENDED => hear(Said::Ended(time(payload)?)),
                 _ => {
                     let outcome = self.outcome(kind & 0xff, kind & kind::ON_LINE != 0, payload)?;
                     hear(if kind & kind::UNFIT != 0 {

@@ -7,7 +7,7 @@
 //! group     where tasks resolve
 //! link      ↓ a trait                  errands, and what is said of them
 //! local     the parent's end           worker  the process's
-//! ring      what both share
+//! ring      what both share             trace   what happened when, for people
 //! ```
 //!
 //! The parent holds every task until it has resolved. Each worker has memory of its own with a ring each way; no lock and no ring is shared
@@ -23,6 +23,7 @@ mod link;
 mod local;
 mod result;
 mod ring;
+mod trace;
 mod worker;
 
 pub use calls::Calls;

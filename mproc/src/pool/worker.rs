@@ -36,6 +36,8 @@ pub(super) struct Orders {
     /// Its number among those at work, and how many there are: where on the machine it belongs.
     pub(super) seat: (u32, u32),
     pub(super) niceness: i32,
+    /// It is to say when each task begins and ends.
+    pub(super) is_traced: bool,
 }
 
 /// When it has done its share.
@@ -59,6 +61,7 @@ pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
         initializer,
         limits,
         seat,
+        is_traced,
         ..
     } = orders;
     let mut worker = Worker {
@@ -75,6 +78,7 @@ pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
         number: 0,
         done: 0,
         limits,
+        is_traced,
         home: sys::nth_core(seat.0, seat.1),
         is_crowded: false,
         cores: crate::process::cpu_count(),
@@ -114,6 +118,7 @@ struct Worker {
     /// Tasks that have been done.
     done: u64,
     limits: Limits,
+    is_traced: bool,
     /// The core on which it begins.
     home: Option<u32>,
     /// Whether there are as many at work as there are cores.
@@ -335,8 +340,10 @@ impl Worker {
             incoming.go_to(at..at + length as usize);
             at += length as usize;
             left -= 1;
+            self.note(kind::BEGAN)?;
             let outgoing = &mut self.outgoing;
             let worked = catch_unwind(AssertUnwindSafe(|| (entry.work)(incoming, outgoing)));
+            self.note(kind::ENDED)?;
             if let Ok(Ok(())) = worked
                 && self.outgoing.is_plain_from(0)
             {
@@ -368,6 +375,7 @@ impl Worker {
         if !self.claim(head.flags & TIMED != 0) {
             return Ok(Next::GoOn);
         }
+        self.note(kind::BEGAN)?;
         let executed = match (message, self.entries.get(head.entry as usize).ok_or(Gone)?) {
             (Ok(message), Ok(entry)) => execute(Resolved::new(entry, message)).0,
             (_, Err(error)) => Executed::refusal(error),
@@ -376,11 +384,22 @@ impl Worker {
                 Executed::refusal(&Error::new(ErrorKind::Decode, text).caused_by(error))
             }
         };
+        self.note(kind::ENDED)?;
         self.mouth.say(0, executed)?;
         if self.is_done() {
             return self.retire();
         }
         Ok(Next::GoOn)
+    }
+
+    /// Says what the time is, if somebody writes it down.
+    #[inline]
+    fn note(&mut self, kind: u32) -> Result<(), Gone> {
+        if self.is_traced {
+            let now = sys::monotonic_nanoseconds();
+            self.mouth.push(kind, &now.to_ne_bytes())?;
+        }
+        Ok(())
     }
 
     /// Counts a task, and says whether it was the last one.
