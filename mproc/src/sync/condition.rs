@@ -45,7 +45,7 @@ impl HasRoster for ConditionWords {
     }
 }
 
-const WAITING: u32 = 1;
+pub(super) const WAITING: u32 = 1;
 const NOTIFIED: u32 = 2;
 const LEFT: u32 = 3;
 

@@ -28,18 +28,26 @@
 //! *held*: taking the word is SeqCst, and so is freeing it, so what was written under the lock is seen under it. The kernel frees with a
 //! full barrier. All other words are read and written under the lock, or are read as hints.
 
+#[cfg(not(mproc_model))]
 use std::collections::BTreeMap;
 use std::io;
+#[cfg(not(mproc_model))]
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+#[cfg(not(mproc_model))]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::bell::Bell;
 use super::robust::{OwnerDied, Robust};
-use crate::sys::{self, Deadline, OWNER, PAGE, Perch, RobustThread, TAIL, TooMany, Woken};
+use crate::shm::atomic::{AtomicU32, Ordering, word};
+#[cfg(mproc_model)]
+use crate::shm::memory::{Memory, PageOfWords};
+use crate::sys::{self, Deadline, OWNER, Perch, RobustThread, TooMany, Woken};
+#[cfg(not(mproc_model))]
+use crate::sys::{PAGE, TAIL};
 
 /// In front of the word, on the same cache line: whoever has the word has these.
 #[repr(C)]
+#[derive(Debug, Default)]
 struct LockWords {
     bell: Bell,
     depth: AtomicU32,
@@ -51,15 +59,32 @@ struct LockWords {
 }
 
 /// What a page has to say to be taken for a lock.
+#[cfg(not(mproc_model))]
 const SOUND: u32 = 0x6d4c_4f43;
 
+#[cfg(not(mproc_model))]
 const _: () = assert!(size_of::<LockWords>() <= 40);
 
 /// The lock, as one process has it.
 pub(crate) struct LockCore {
+    #[cfg(not(mproc_model))]
     file: Arc<OwnedFd>,
+    #[cfg(mproc_model)]
+    memory: Memory<ModelPage>,
     perch: Perch,
 }
+
+/// What a model has in place of the page.
+#[cfg(mproc_model)]
+#[derive(Debug, Default)]
+pub(crate) struct ModelPage {
+    words: LockWords,
+    word: AtomicU32,
+}
+
+// SAFETY: atomics only; a model makes its words.
+#[cfg(mproc_model)]
+unsafe impl PageOfWords for ModelPage {}
 
 /// How it was acquired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,26 +132,31 @@ impl Patience {
     }
 }
 
+#[cfg(not(mproc_model))]
 fn not_a_lock() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "shared memory without a lock")
 }
 
 /// The locks that this process has sent or received, by their files. While it has one, no other file has its number.
+#[cfg(not(mproc_model))]
 struct Known {
     locks: BTreeMap<(u64, u64), Weak<LockCore>>,
     /// Above so many, the ones that are gone are thrown away.
     many: usize,
 }
 
+#[cfg(not(mproc_model))]
 static KNOWN: Mutex<Known> = Mutex::new(Known {
     locks: BTreeMap::new(),
     many: 16,
 });
 
+#[cfg(not(mproc_model))]
 fn known() -> MutexGuard<'static, Known> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(not(mproc_model))]
 impl Known {
     fn get(&self, identity: &(u64, u64)) -> Option<&Weak<LockCore>> {
         self.locks.get(identity)
@@ -141,6 +171,7 @@ impl Known {
     }
 }
 
+#[cfg(not(mproc_model))]
 impl LockCore {
     /// A new lock, in a file that has room for `room` more bytes behind the lock's page.
     pub(crate) fn create(recursive: bool, guards_data: bool, room: u64) -> io::Result<Self> {
@@ -149,7 +180,6 @@ impl LockCore {
     }
 
     /// A new lock at the beginning of a file of zeroes, which this process may come to know once more, by its name.
-    #[cfg(not(mproc_model))]
     pub(crate) fn create_in(file: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
         let core = Arc::new(Self::make(file, false, false)?);
         core.file_to_send()?;
@@ -177,7 +207,6 @@ impl LockCore {
     }
 
     /// As above, of a file that has a name.
-    #[cfg(not(mproc_model))]
     pub(crate) fn open_named(file: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
         let size = sys::steady_file_size(file.as_fd(), true)?;
         Self::open_of(file, size)
@@ -223,6 +252,11 @@ impl LockCore {
     }
 
     #[inline]
+    fn state(&self) -> &AtomicU32 {
+        self.perch.word()
+    }
+
+    #[inline]
     fn words(&self) -> &LockWords {
         // SAFETY:
         // - mapped: the perch lives as long as `self`; the file is at least a page long and cannot shrink.
@@ -231,11 +265,41 @@ impl LockCore {
         // - others: they are atomics.
         unsafe { self.perch.page().add(PAGE - TAIL).cast().as_ref() }
     }
+}
 
+#[cfg(mproc_model)]
+impl LockCore {
+    /// A new lock.
+    pub(crate) fn over(memory: Memory<ModelPage>, guards_data: bool) -> Self {
+        let perch = Perch::of(&memory.words().word);
+        let core = Self { memory, perch };
+        if guards_data {
+            core.set_guards_data();
+        }
+        core
+    }
+
+    /// The same, as another process of a model has it.
+    pub(crate) fn elsewhere(&self) -> Self {
+        let memory = self.memory.elsewhere();
+        let perch = Perch::of(&memory.words().word);
+        Self { memory, perch }
+    }
+
+    pub(crate) fn state(&self) -> &AtomicU32 {
+        &self.memory.words().word
+    }
+
+    fn words(&self) -> &LockWords {
+        &self.memory.words().words
+    }
+}
+
+impl LockCore {
     #[inline]
     fn robust(&self) -> Robust<'_> {
         Robust {
-            state: self.perch.word(),
+            state: self.state(),
             bell: &self.words().bell,
         }
     }
@@ -253,7 +317,7 @@ impl LockCore {
     /// The thread that holds it; 0: nobody.
     #[inline]
     pub(crate) fn owner(&self) -> u32 {
-        self.perch.word().load(Ordering::SeqCst) & OWNER
+        self.state().load(Ordering::SeqCst) & OWNER
     }
 
     /// Whether the calling thread holds it.
@@ -279,7 +343,7 @@ impl LockCore {
             return self.acquire_again(patience);
         }
         thread.can_link()?;
-        let pending = thread.pending(self.perch.word());
+        let pending = thread.pending(word(self.state()));
         let robust = self.robust();
         let died = if robust.take_at_once(thread.id()) {
             OwnerDied(false)
@@ -352,7 +416,7 @@ impl LockCore {
         let taken = robust.take_slowly(thread.id(), |ticket, state| {
             let words = [
                 (robust.bell.word(), ticket.generation()),
-                (robust.state, state),
+                (word(robust.state), state),
             ];
             sys::wait_any(&words, deadline).map(|woken| woken != Woken::TimedOut)
         })?;
@@ -374,10 +438,10 @@ impl LockCore {
             words.depth.store(depth - 1, Ordering::Relaxed);
             return;
         }
-        let _pending = thread.pending(self.perch.word());
+        let _pending = thread.pending(word(self.state()));
         thread.unlink(&self.perch);
         // It is ours, unless somebody has changed it who had no right to.
-        if self.perch.word().load(Ordering::Relaxed) & OWNER == thread.id() {
+        if self.state().load(Ordering::Relaxed) & OWNER == thread.id() {
             self.robust().free();
         }
     }
@@ -400,13 +464,13 @@ impl LockCore {
     }
 
     /// Whether an owner died and nobody has mended the data.
-    #[cfg(test)]
+    #[cfg(all(test, not(mproc_model)))]
     pub(crate) fn is_inconsistent(&self) -> bool {
         self.words().inconsistent.load(Ordering::Relaxed) != 0
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(mproc_model)))]
 mod tests {
     use super::*;
     use crate::sys::SharedMapping;

@@ -2,10 +2,8 @@
 
 pub(crate) mod barrier;
 mod bell;
-#[cfg(not(mproc_model))]
 pub(crate) mod condition;
 pub(crate) mod event;
-#[cfg(not(mproc_model))]
 pub(crate) mod lock;
 #[cfg(all(test, mproc_model))]
 mod model;

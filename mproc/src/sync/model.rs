@@ -1,4 +1,4 @@
-//! Events, semaphores and barriers, as they stand, under a model checker: with others at any step, and with deaths at any step. A
+//! Locks, conditions, events, semaphores and barriers, as they stand, under a model checker: with others at any step, and with deaths at any step. A
 //! survivor sleeps only as long as there is nothing for it to do.
 //!
 //! As in [`queue::model`](crate::queue), preemptions are bounded to 1 where somebody dies; models that take long are run when asked for.
@@ -7,9 +7,12 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use super::barrier::{Arrived, BarrierCore, BarrierWords, Cause, NotPassed};
+use super::condition::{ConditionCore, ConditionWords};
 use super::event::EventWords;
+use super::lock::{Acquired, LockCore, ModelPage, Patience};
 use super::roster::Roster;
 use super::semaphore::{SemaphoreCore, SemaphoreWords};
+use crate::shm::atomic::{AtomicU32, Ordering, word};
 use crate::shm::memory::{Memory, PageOfWords};
 use crate::sys::{self, Deadline, Outcome, PAGE, Part};
 
@@ -313,4 +316,220 @@ fn one_of_three_parties_dies() {
 #[ignore = "some minutes"]
 fn two_of_three_parties_die() {
     barrier(3, false, 2, 1);
+}
+
+// --- locks
+
+/// Half done: between taking the lock and freeing it.
+#[derive(Debug, Default)]
+struct Scene {
+    dirty: AtomicU32,
+    inside: AtomicU32,
+    tokens: AtomicU32,
+}
+
+impl Scene {
+    /// What has just been taken by `me` is looked at: what is half done is no surprise, and nobody else is there.
+    fn enter(&self, me: u32, acquired: Acquired) {
+        let dirty = self.dirty.load(Ordering::Relaxed) == 1;
+        assert!(
+            !dirty || acquired != Acquired::Clean,
+            "one was not told of what is half done"
+        );
+        self.inside.store(me, Ordering::Relaxed);
+        self.dirty.store(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self, me: u32) {
+        assert_eq!(self.inside.load(Ordering::Relaxed), me, "two are inside");
+        self.dirty.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Nobody sleeps for a lock that is free.
+fn nobody_waits_for_what_is_free(lock: &LockCore, outcome: &Outcome) {
+    let address = word(lock.state()).address();
+    let waits = |words: &Vec<usize>| words.contains(&address);
+    assert!(
+        lock.owner() != 0 || !outcome.asleep.iter().any(waits),
+        "one sleeps though the lock is free"
+    );
+}
+
+fn lock(users: u32, guards_data: bool, deaths: usize, preemptions: usize) {
+    let file = file();
+    check(deaths, preemptions, move || {
+        let lock = LockCore::over(memory::<ModelPage>(&file), guards_data);
+        let scene = Arc::new(Scene::default());
+        let parts = (1..=users).map(|me| {
+            let (lock, scene) = (lock.elsewhere(), Arc::clone(&scene));
+            let act: Box<dyn FnOnce() + Send> = Box::new(move || {
+                let acquired = lock.acquire(Patience::FOREVER).unwrap();
+                scene.enter(me, acquired);
+                scene.leave(me);
+                if acquired != Acquired::Clean {
+                    lock.mark_consistent();
+                }
+                lock.release();
+            });
+            act
+        });
+        let parts = parts.collect();
+        let judge = move |outcome: &Outcome| {
+            nobody_waits_for_what_is_free(&lock, outcome);
+            let asleep = outcome.asleep.iter().filter(|words| !words.is_empty());
+            assert_eq!(asleep.count(), 0, "somebody never got it");
+        };
+        (parts, Box::new(judge))
+    });
+}
+
+#[test]
+fn a_lock_goes_round() {
+    lock(3, false, 0, 1);
+    lock(2, false, 0, 2);
+}
+
+#[test]
+fn an_owner_dies() {
+    lock(2, false, 1, 2);
+    lock(3, false, 1, 1);
+}
+
+#[test]
+fn an_owner_of_data_dies() {
+    lock(3, true, 1, 1);
+}
+
+#[test]
+#[ignore = "some minutes"]
+fn two_owners_die() {
+    lock(3, true, 2, 1);
+}
+
+// --- conditions
+
+#[derive(Clone, Copy, PartialEq)]
+enum ConditionDoes {
+    /// Waits for a token and takes it.
+    Waits,
+    /// Puts one there and notifies one.
+    Notifies,
+    /// Puts one there for each waiter and notifies all.
+    NotifiesAll,
+}
+
+fn condition(does: &'static [ConditionDoes], deaths: usize, preemptions: usize) {
+    use ConditionDoes::{Notifies, NotifiesAll, Waits};
+    let file = file();
+    check(deaths, preemptions, move || {
+        let lock = LockCore::over(memory::<ModelPage>(&file), false);
+        let roster = Roster::<ConditionWords>::open(Arc::clone(&file)).unwrap();
+        let scene = Arc::new(Scene::default());
+        // Of those who notified one and lived to tell.
+        let reached = Arc::new(Mutex::new(Vec::new()));
+        let parts = does.iter().zip(1..).map(|(does, me)| {
+            let (lock, scene) = (lock.elsewhere(), Arc::clone(&scene));
+            let core = ConditionCore::over(roster.elsewhere());
+            let reached = Arc::clone(&reached);
+            let does = *does;
+            let act: Box<dyn FnOnce() + Send> = Box::new(move || {
+                scene.enter(me, lock.acquire(Patience::FOREVER).unwrap());
+                if does == Waits {
+                    while scene.tokens.load(Ordering::Relaxed) == 0 {
+                        scene.leave(me);
+                        let waited = core.wait(&lock, Deadline::NEVER).unwrap();
+                        scene.enter(me, waited.acquired);
+                        assert!(waited.notified);
+                    }
+                    scene.tokens.fetch_sub(1, Ordering::Relaxed);
+                } else {
+                    let count = if does == Notifies { 1 } else { 3 };
+                    scene.tokens.fetch_add(count, Ordering::Relaxed);
+                    let chosen = core.notify(&lock, count as usize).unwrap();
+                    if does == Notifies {
+                        reached.lock().unwrap().push(chosen);
+                    }
+                }
+                scene.leave(me);
+                lock.release();
+            });
+            act
+        });
+        let parts = parts.collect();
+        let judge = move |outcome: &Outcome| {
+            nobody_waits_for_what_is_free(&lock, outcome);
+            assert_eq!(lock.owner(), 0, "somebody holds the lock for ever");
+            let asleep = outcome
+                .asleep
+                .iter()
+                .filter(|words| !words.is_empty())
+                .count();
+            // Who was chosen is awake, whoever chose it and died.
+            for seat in 0..roster.used() {
+                let state = &roster.seat(seat).state;
+                let address = word(state).address();
+                let sleeps = outcome.asleep.iter().any(|words| words.contains(&address));
+                assert!(
+                    !sleeps || state.load(Ordering::SeqCst) == super::condition::WAITING,
+                    "one sleeps though it was chosen"
+                );
+            }
+            let lived = |wanted| {
+                let pairs = does.iter().zip(&outcome.died);
+                pairs
+                    .filter(|(does, died)| **does == wanted && !**died)
+                    .count()
+            };
+            if lived(NotifiesAll) > 0 {
+                assert_eq!(asleep, 0, "one sleeps though all were notified");
+            }
+            let reached: usize = reached.lock().unwrap().iter().sum();
+            let died = outcome.died.iter().filter(|died| **died).count();
+            if died == 0 {
+                let (waiters, notifiers) = (lived(Waits), lived(Notifies));
+                if notifiers > 0 {
+                    assert_eq!(asleep, waiters.saturating_sub(notifiers));
+                }
+            }
+            // Who sleeps though there is a token for it has lost it to one who was chosen and then died.
+            let tokens = scene.tokens.load(Ordering::SeqCst);
+            let notifiers = does.iter().filter(|does| **does == Notifies).count();
+            if asleep > 0 && tokens > 0 && notifiers > 0 && lived(Notifies) == notifiers {
+                assert!(died > 0 && reached > 0, "a notify was lost");
+            }
+        };
+        (parts, Box::new(judge))
+    });
+}
+
+use ConditionDoes::{Notifies, NotifiesAll, Waits as Awaits};
+
+#[test]
+fn a_notify_reaches_one() {
+    condition(&[Awaits, Notifies], 0, 2);
+    condition(&[Awaits, Awaits, Notifies], 0, 1);
+}
+
+#[test]
+fn all_are_notified() {
+    condition(&[Awaits, Awaits, NotifiesAll], 0, 1);
+}
+
+#[test]
+fn a_waiter_dies() {
+    condition(&[Awaits, Notifies], 1, 1);
+    condition(&[Awaits, Awaits, Notifies], 1, 1);
+}
+
+#[test]
+fn who_notifies_dies() {
+    condition(&[NotifiesAll, Awaits, Awaits], 1, 1);
+    condition(&[Notifies, Awaits, Awaits], 1, 1);
+}
+
+#[test]
+#[ignore = "some minutes"]
+fn who_notifies_and_a_waiter_die() {
+    condition(&[Notifies, Awaits, Awaits], 2, 1);
 }

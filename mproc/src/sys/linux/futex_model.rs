@@ -417,6 +417,15 @@ impl Perch {
         // SAFETY: as in `pending`.
         Self(unsafe { std::mem::transmute::<Word<'_>, Word<'static>>(word) })
     }
+
+    pub(crate) fn is_linked_by(&self, thread: RobustThread) -> bool {
+        thread.0.is_some_and(|own| {
+            kernel(|kernel| {
+                let mut linked = kernel.processes[own].linked.iter();
+                linked.any(|word| word.address() == self.0.address())
+            })
+        })
+    }
 }
 
 impl RobustThread {

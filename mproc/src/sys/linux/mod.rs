@@ -32,7 +32,7 @@ pub(crate) use futex::{
 #[cfg(all(test, mproc_model))]
 pub(crate) use futex::{Outcome, Part, run, tell};
 #[cfg(mproc_model)]
-pub(crate) use futex::{Perch, may_die};
+pub(crate) use futex::{Perch, TooMany, may_die};
 pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
 #[cfg(not(mproc_model))]
