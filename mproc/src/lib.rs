@@ -88,6 +88,8 @@ pub use entry::{Call, Entry, Run, Unary, freeze_support};
 pub use error::{Error, ErrorKind, Panic, Result};
 pub use failure::Failure;
 pub use fd::Fd;
+#[cfg(feature = "progress")]
+pub use indicatif;
 #[cfg(not(mproc_model))]
 pub use lock::{
     AcquireError, Barrier, BarrierError, BoundedSemaphore, Condition, ConditionGuard, Event, Lock,
@@ -192,7 +194,8 @@ pub use mproc_macros::main;
 pub use pipe::{Connection, IntoIter, Iter, Receiver, Sender, duplex, pipe};
 #[cfg(not(mproc_model))]
 pub use pool::{
-    AsyncResult, Calls, Imap, ImapUnordered, Pool, PoolBuilder, as_completed, wait_any,
+    AsyncResult, Calls, Imap, ImapUnordered, Pool, PoolBuilder, Report, as_completed, report,
+    wait_any,
 };
 pub use process::{
     AnyChild, Child, CurrentProcess, ExitStatus, ParentProcess, Process, Stdio, active_children,

@@ -10,6 +10,7 @@ use super::dispatch::{Load, Many, Piece, Rules};
 use super::drive::Shared;
 use super::group::{Callback, Group, Value, collect_many, collect_one};
 use super::imap::{Imap, ImapUnordered, Stream};
+use super::report::{Observer, Report, ReportTo};
 use super::result::AsyncResult;
 use crate::entry::arguments::Arguments;
 use crate::entry::call::Load as CallLoad;
@@ -42,6 +43,9 @@ pub struct Calls<'p> {
     timeout: Option<Duration>,
     retries: u32,
     in_flight: Option<usize>,
+    listener: Option<Arc<dyn Observer>>,
+    #[cfg(feature = "progress")]
+    bar: Option<super::progress::Wanted>,
 }
 
 impl std::fmt::Debug for Calls<'_> {
@@ -63,6 +67,9 @@ impl<'p> Calls<'p> {
             timeout: None,
             retries: 0,
             in_flight: None,
+            listener: None,
+            #[cfg(feature = "progress")]
+            bar: None,
         }
     }
 
@@ -91,6 +98,95 @@ impl<'p> Calls<'p> {
     pub fn in_flight(mut self, items: usize) -> Self {
         self.in_flight = Some(items.max(1));
         self
+    }
+
+    /// Has `callback` hear what the tasks [report](crate::report()) of themselves while they run.
+    ///
+    /// It runs in a thread of this process: one that waits for something of the pool, or its background thread; perhaps in several at once, and a report may still be
+    /// under way in one of them when the call has ended in another. A panic in it is printed, and nothing else. Reports of one task come in their order.
+    ///
+    /// # Examples
+    ///
+    /// See [`report`](crate::report()).
+    pub fn on_report(mut self, callback: impl Fn(&Report) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Arc::new(ReportTo(callback)));
+        self
+    }
+
+    /// Draws a bar on stderr for each call: how many of its tasks have ended, how many in a second, and how long the rest will take, with what tasks
+    /// [report](crate::report()) beside it. Of one task it shows what part of it is done.
+    ///
+    /// Only this process draws, and only if stderr is a terminal; otherwise nothing is written. A thread redraws the bar five times a second
+    /// as long as there is one. When the call has ended, or its iterator is dropped, the bar stays as it is. Where the number of items is not known before,
+    /// there is no bar but a count.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// #[mproc::entry]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// # fn main() -> mproc::Result<()> {
+    /// let pool = mproc::Pool::new(2)?;
+    /// let squares = pool.calls().progress().map::<square>(0..1000)?;
+    /// for square in pool.calls().progress().imap::<square, _>(0..1000) {
+    ///     square?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "progress")]
+    #[doc(alias = "tqdm")]
+    pub fn progress(mut self) -> Self {
+        self.bar = Some(super::progress::Wanted::Default);
+        self
+    }
+
+    /// Moves a bar of yours, of [`indicatif`](crate::indicatif), as [`progress`](Self::progress) does its own. It is given a length if it has none, and a
+    /// message when a task reports; its style, and where it is drawn, stay as they are. It is finished when the call has ended, so it is for one call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mproc::indicatif::{MultiProgress, ProgressBar};
+    ///
+    /// #[mproc::entry]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// # fn main() -> mproc::Result<()> {
+    /// let pool = mproc::Pool::new(2)?;
+    /// let bars = MultiProgress::new();
+    /// let bar = bars.add(ProgressBar::no_length());
+    /// pool.calls().progress_with(bar.clone()).map::<square>(0..1000)?;
+    /// assert_eq!((bar.position(), bar.length()), (1000, Some(1000)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "progress")]
+    pub fn progress_with(mut self, bar: indicatif::ProgressBar) -> Self {
+        self.bar = Some(super::progress::Wanted::Yours(bar));
+        self
+    }
+
+    /// Has those hear what happens on the way who want to, perhaps of so many tasks.
+    pub(super) fn observe(&self, group: &Group, total: Option<usize>) {
+        if let Some(listener) = &self.listener {
+            group.observe(Arc::clone(listener));
+        }
+        #[cfg(feature = "progress")]
+        if let Some(wanted) = &self.bar {
+            group.observe(super::progress::bar(wanted, total, group.is_one()));
+        }
+        #[cfg(not(feature = "progress"))]
+        let _ = total;
+    }
+
+    fn is_heard(&self) -> bool {
+        #[cfg(feature = "progress")]
+        if self.bar.is_some() {
+            return true;
+        }
+        self.listener.is_some()
     }
 
     pub(super) fn bound(&self) -> usize {
@@ -172,6 +268,7 @@ impl<'p> Calls<'p> {
         callback: Option<Callback>,
     ) -> Result<AsyncResult<R>> {
         let group = Group::one();
+        self.observe(&group, Some(1));
         if let Some(callback) = callback {
             group.call_first(callback);
         }
@@ -309,6 +406,7 @@ impl<'p> Calls<'p> {
     ) -> Result<Arc<Group>> {
         // As much as is believed of what an iterator says.
         let group = Group::many(about.min(1 << 24));
+        self.observe(&group, exactly(&items));
         if let Some(callback) = callback {
             group.call_first(callback);
         }
@@ -372,12 +470,21 @@ impl<'p> Calls<'p> {
         let rules = Rules {
             timeout: self.timeout,
             retries: self.retries,
+            is_heard: self.is_heard(),
         };
         (rules != Rules::default()).then(|| Arc::new(rules))
     }
 
     fn piece<R>(&self, group: &Arc<Group>, first: usize, call: Call<R>) -> Result<Piece> {
         piece_of(call, group, first, self.rules())
+    }
+}
+
+/// How many there are, if that is known.
+pub(super) fn exactly(items: &impl Iterator) -> Option<usize> {
+    match items.size_hint() {
+        (least, Some(most)) if least == most => Some(least),
+        _ => None,
     }
 }
 

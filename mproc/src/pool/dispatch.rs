@@ -50,6 +50,8 @@ pub(super) struct Piece {
 pub(super) struct Rules {
     pub(super) timeout: Option<Duration>,
     pub(super) retries: u32,
+    /// Somebody listens to what the tasks report.
+    pub(super) is_heard: bool,
 }
 
 pub(super) enum Load {
@@ -115,6 +117,7 @@ impl Piece {
             load,
             is_timed: self.timeout().is_some(),
             is_crowd,
+            is_heard: self.rules.as_ref().is_some_and(|rules| rules.is_heard),
         }
     }
 
@@ -443,6 +446,12 @@ impl<L: Link> Dispatcher<L> {
             Said::Began(time) => {
                 if let (Some(trace), Some(front)) = (trace, sent.front()) {
                     trace.began(number, front.piece.traced(), front.done, time);
+                }
+            }
+            Said::Report(payload) => {
+                if let Some(front) = sent.front() {
+                    let index = front.piece.first + front.done;
+                    front.piece.group.report(index, payload, after);
                 }
             }
             Said::Ended(time) => {
@@ -1174,7 +1183,7 @@ mod tests {
         let mut stage = Stage::new(1);
         let rules = Rules {
             retries: 2,
-            timeout: None,
+            ..Rules::default()
         };
         let group = one(&mut stage, rules);
         for worker in 1..=3 {
@@ -1231,6 +1240,7 @@ mod tests {
         let rules = || Rules {
             retries: 3,
             timeout: Some(limit),
+            ..Rules::default()
         };
         let (late, behind) = (one(&mut stage, rules()), one(&mut stage, rules()));
         stage.with(1, |fake| fake.running_for = 2 * limit);

@@ -10,6 +10,7 @@ use std::thread::Thread;
 use serde::de::DeserializeOwned;
 
 use super::lock;
+use super::report::{Event, Observer, Report};
 use super::trace::Trace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{Message, codec};
@@ -50,6 +51,7 @@ pub(super) enum After {
     Unpark(Thread),
     Wake(Waker),
     Call(Arc<Group>),
+    Observe(Arc<dyn Observer>, Event),
 }
 
 impl After {
@@ -66,8 +68,15 @@ impl After {
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
             }
             Self::Call(group) => group.call_back(),
+            Self::Observe(observer, event) => observe(&*observer, &event),
         }
     }
+}
+
+/// Code of users may run here, too.
+fn observe(observer: &dyn Observer, event: &Event) {
+    let tell = std::panic::AssertUnwindSafe(|| event.tell(observer));
+    let _ = std::panic::catch_unwind(tell);
 }
 
 pub(super) struct Group {
@@ -179,6 +188,7 @@ struct Watchers {
     wakers: Vec<Waker>,
     callback: Option<Callback>,
     trace: Option<Traced>,
+    observers: Vec<Arc<dyn Observer>>,
 }
 
 /// Who writes down what becomes of the tasks, and under which names.
@@ -236,7 +246,11 @@ impl Group {
             many.slots.resize(count, Slot::UNRESOLVED);
         }
         self.total.store(count, Ordering::Relaxed);
-        self.tell(&mut state, &mut after);
+        if let Some(watchers) = &state.watchers {
+            let expects = |observer| After::Observe(observer, Event::Expects(count));
+            after.extend(watchers.observers.iter().cloned().map(expects));
+        }
+        self.tell(&mut state, 0, &mut after);
         drop(state);
         after.into_iter().for_each(After::run);
     }
@@ -269,6 +283,12 @@ impl Group {
         traced.call
     }
 
+    /// Whether it is one task.
+    #[cfg(feature = "progress")]
+    pub(super) fn is_one(&self) -> bool {
+        matches!(lock(&self.state).store, Store::One(_))
+    }
+
     /// Whether nothing is to be heard of it before all of it has resolved, and that is many.
     pub(super) fn is_map(&self) -> bool {
         matches!(lock(&self.state).store, Store::Many(_))
@@ -289,7 +309,7 @@ impl Group {
         state.trace(index, &resolution);
         state.store.set(index, resolution);
         self.resolved.fetch_add(1, Ordering::Release); // pairs with `resolved`
-        self.tell(&mut state, after);
+        self.tell(&mut state, 1, after);
     }
 
     /// As above for tasks in a row. Gives how many there were.
@@ -314,17 +334,24 @@ impl Group {
         }
         (first..first + count).for_each(|index| state.trace(index, &Resolution::Plain(&[])));
         self.resolved.fetch_add(count, Ordering::Release); // pairs with `resolved`
-        self.tell(&mut state, after);
+        self.tell(&mut state, count, after);
         count
     }
 
-    /// Tells whom it concerns that something has resolved.
-    fn tell(self: &Arc<Self>, state: &mut State, after: &mut Vec<After>) {
+    /// Tells whom it concerns that some more have resolved.
+    fn tell(self: &Arc<Self>, state: &mut State, count: usize, after: &mut Vec<After>) {
         let Some(watchers) = &mut state.watchers else {
             return;
         };
         let is_stream = matches!(state.store, Store::Stream(_));
-        if is_stream || self.resolved() >= self.total.load(Ordering::Relaxed) {
+        let is_over = self.resolved() >= self.total.load(Ordering::Relaxed);
+        for observer in watchers.observers.iter().filter(|it| it.counts()) {
+            after.push(After::Observe(Arc::clone(observer), Event::Resolved(count)));
+            if is_over {
+                after.push(After::Observe(Arc::clone(observer), Event::Finished));
+            }
+        }
+        if is_stream || is_over {
             if watchers.callback.is_some() {
                 after.push(After::Call(Arc::clone(self)));
                 return;
@@ -341,6 +368,7 @@ impl Group {
             .as_mut()
             .and_then(|watchers| watchers.callback.take());
         drop(state);
+        self.finish_observers();
         if let Some(callback) = callback {
             let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| callback(self)));
             if let Ok(value) = called {
@@ -359,6 +387,35 @@ impl Group {
                 .into_iter()
                 .map(After::Wake)
                 .for_each(After::run);
+        }
+    }
+
+    /// Has somebody hear what happens on the way. Before anything is submitted.
+    pub(super) fn observe(&self, observer: Arc<dyn Observer>) {
+        let watchers = &mut lock(&self.state).watchers;
+        watchers.get_or_insert_default().observers.push(observer);
+    }
+
+    /// A task says something of itself.
+    pub(super) fn report(&self, index: usize, payload: &[u8], after: &mut Vec<After>) {
+        if let Some(watchers) = &lock(&self.state).watchers
+            && let Some(report) = Report::read(index, payload)
+        {
+            after.extend(watchers.observers.iter().map(|observer| {
+                let event = Event::Reported(report.clone());
+                After::Observe(Arc::clone(observer), event)
+            }));
+        }
+    }
+
+    /// Nobody waits any more: before the caller goes on, there is nothing to be heard of it.
+    pub(super) fn finish_observers(&self) {
+        let observers = match &lock(&self.state).watchers {
+            Some(watchers) => watchers.observers.clone(),
+            None => return,
+        };
+        for observer in observers {
+            observe(&*observer, &Event::Finished);
         }
     }
 

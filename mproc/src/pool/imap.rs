@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::calls::Calls;
-use super::calls::Cutter;
+use super::calls::{Cutter, exactly};
 use super::group::{Group, decode};
 use crate::entry::Unary;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,10 +26,12 @@ pub(super) struct Stream<'p, E, I> {
 
 impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
     pub(super) fn new(calls: Calls<'p>, items: I, in_order: bool) -> Self {
+        let group = Group::stream(in_order);
+        calls.observe(&group, exactly(&items));
         Self {
             calls,
             items: Some(items),
-            group: Group::stream(in_order),
+            group,
             cutter: None,
             given: 0,
             stopped: None,
@@ -84,6 +86,7 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
             .as_ref()
             .is_none_or(|cutter| self.given == cutter.next)
         {
+            self.group.finish_observers();
             return self.stopped.take().map(Err);
         }
         let group = &self.group;
@@ -111,6 +114,7 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
 impl<E, I> Drop for Stream<'_, E, I> {
     fn drop(&mut self) {
         self.group.cancel();
+        self.group.finish_observers();
         if self
             .cutter
             .as_ref()

@@ -22,6 +22,8 @@ pub(super) struct Errand<'a> {
     pub(super) is_timed: bool,
     /// Whether other workers are at work, too.
     pub(super) is_crowd: bool,
+    /// Whether somebody listens to what its tasks report.
+    pub(super) is_heard: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -53,6 +55,8 @@ pub(super) enum Said<'m, 'b> {
     /// It begins the next task, or has ended it, at this time; of those that are to [say so](super::worker::Orders::is_traced).
     Began(u64),
     Ended(u64),
+    /// The task that runs says something of itself.
+    Report(&'b [u8]),
     /// It ends, having begun no more than it has told of: it has done its share.
     Retires,
 }

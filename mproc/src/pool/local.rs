@@ -43,6 +43,8 @@ pub(super) mod kind {
     /// To the parent: a task begins, or has ended, at a time.
     pub(crate) const BEGAN: u32 = 10;
     pub(crate) const ENDED: u32 = 11;
+    /// To the parent: what a task says of itself.
+    pub(crate) const REPORT: u32 = 12;
     /// Added to those: it is on the line.
     pub(crate) const ON_LINE: u32 = 0x100;
     /// Added to those: it is the initializer's, which has failed.
@@ -62,6 +64,8 @@ pub(super) struct Plain {
 pub(super) const TIMED: u32 = 1;
 /// Other workers are at work, too.
 pub(super) const CROWD: u32 = 2;
+/// Somebody listens to what the tasks report.
+pub(super) const REPORTS: u32 = 4;
 
 impl Plain {
     pub(super) const SIZE: usize = 16;
@@ -236,7 +240,8 @@ impl Link for Local {
             count: 1,
             length: 0,
             flags: if errand.is_timed { TIMED } else { 0 }
-                | if errand.is_crowd { CROWD } else { 0 },
+                | if errand.is_crowd { CROWD } else { 0 }
+                | if errand.is_heard { REPORTS } else { 0 },
         };
         match errand.load {
             ErrandLoad::Plain(bytes, Lengths::Same(count, length)) => {
@@ -395,6 +400,7 @@ impl Local {
             match kind {
                 kind::READY => hear(Said::Ready),
                 kind::RETIRES => hear(Said::Retires),
+                kind::REPORT => hear(Said::Report(payload)),
                 kind::BEGAN => hear(Said::Began(time(payload)?)),
                 kind::ENDED => hear(Said::Ended(time(payload)?)),
                 _ => {

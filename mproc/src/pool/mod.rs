@@ -4,7 +4,7 @@
 //! facade    what users hold            calls  imap  result
 //! drive     who waits, who drives      one thread at a time, under one lock
 //! dispatch  which task is where        knows workers by `link` only; never waits
-//! group     where tasks resolve
+//! group     where tasks resolve             report  what is heard before: what tasks say; progress draws it
 //! link      ↓ a trait                  errands, and what is said of them
 //! local     the parent's end           worker  the process's
 //! ring      what both share             trace   what happened when, for people
@@ -21,6 +21,9 @@ mod group;
 mod imap;
 mod link;
 mod local;
+#[cfg(feature = "progress")]
+mod progress;
+mod report;
 mod result;
 mod ring;
 mod trace;
@@ -29,6 +32,7 @@ mod worker;
 pub use calls::Calls;
 pub use facade::{Pool, PoolBuilder};
 pub use imap::{Imap, ImapUnordered};
+pub use report::{Report, report};
 pub use result::{AsyncResult, as_completed, wait_any};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -53,6 +53,7 @@ impl<R> AsyncResult<R> {
     }
 
     fn collected(&self) -> Result<R> {
+        self.group.finish_observers();
         (self.collect)(&self.group)
     }
 

@@ -245,6 +245,12 @@ impl Ring<'_> {
         Ok(true)
     }
 
+    /// How many bytes the reader has not taken.
+    pub(super) fn unread(self, place: &Place) -> u64 {
+        let head = self.words.reader.0.head.load(Ordering::Relaxed);
+        place.own.wrapping_sub(head)
+    }
+
     /// After taking: wakes a writer that waits for room.
     #[inline]
     pub(super) fn wake_writer(self, line: BorrowedFd<'_>) {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::link::Yields;
-use super::local::{CROWD, EACH, Plain, TIMED, empty_line, kind};
+use super::local::{CROWD, EACH, Plain, REPORTS, TIMED, empty_line, kind};
+use super::report;
 use super::ring::{self, Memory, Place};
 use crate::Fd;
 use crate::entry::Call;
@@ -57,6 +58,8 @@ pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
     let Ok(memory) = Memory::open(memory.as_fd()) else {
         return;
     };
+    // For as long as the process lives.
+    let memory: &'static Memory = Box::leak(Box::new(memory));
     let Orders {
         initializer,
         limits,
@@ -137,7 +140,7 @@ struct Worker {
 
 /// What speaks to the parent.
 struct Mouth {
-    memory: Memory,
+    memory: &'static Memory,
     outgoing: Place,
     line: Arc<OwnedFd>,
     /// What was on the line.
@@ -340,10 +343,10 @@ impl Worker {
             incoming.go_to(at..at + length as usize);
             at += length as usize;
             left -= 1;
-            self.note(kind::BEGAN)?;
+            self.begins(head.flags)?;
             let outgoing = &mut self.outgoing;
             let worked = catch_unwind(AssertUnwindSafe(|| (entry.work)(incoming, outgoing)));
-            self.note(kind::ENDED)?;
+            self.ends(head.flags)?;
             if let Ok(Ok(())) = worked
                 && self.outgoing.is_plain_from(0)
             {
@@ -375,7 +378,7 @@ impl Worker {
         if !self.claim(head.flags & TIMED != 0) {
             return Ok(Next::GoOn);
         }
-        self.note(kind::BEGAN)?;
+        self.begins(head.flags)?;
         let executed = match (message, self.entries.get(head.entry as usize).ok_or(Gone)?) {
             (Ok(message), Ok(entry)) => execute(Resolved::new(entry, message)).0,
             (_, Err(error)) => Executed::refusal(error),
@@ -384,12 +387,36 @@ impl Worker {
                 Executed::refusal(&Error::new(ErrorKind::Decode, text).caused_by(error))
             }
         };
-        self.note(kind::ENDED)?;
+        self.ends(head.flags)?;
         self.mouth.say(0, executed)?;
         if self.is_done() {
             return self.retire();
         }
         Ok(Next::GoOn)
+    }
+
+    /// Before each task.
+    #[inline]
+    fn begins(&mut self, flags: u32) -> Result<(), Gone> {
+        self.note(kind::BEGAN)?;
+        if flags & REPORTS != 0 {
+            report::lend(report::Mouth {
+                memory: self.mouth.memory,
+                outgoing: std::mem::take(&mut self.mouth.outgoing),
+                line: Arc::clone(&self.mouth.line),
+                owner: std::process::id(),
+            });
+        }
+        Ok(())
+    }
+
+    /// After it, whether it panicked or not.
+    #[inline]
+    fn ends(&mut self, flags: u32) -> Result<(), Gone> {
+        if flags & REPORTS != 0 {
+            self.mouth.outgoing = report::take_back().ok_or(Gone)?;
+        }
+        self.note(kind::ENDED)
     }
 
     /// Says what the time is, if somebody writes it down.

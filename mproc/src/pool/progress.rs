@@ -1,0 +1,132 @@
+//! The bar of a call, with `indicatif`.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::lock;
+use super::report::{Observer, Report};
+
+/// What was asked for.
+#[derive(Clone)]
+pub(super) enum Wanted {
+    Default,
+    Yours(ProgressBar),
+}
+
+struct Bar {
+    bar: ProgressBar,
+    is_ours: bool,
+    /// What it is about is one task, of whose parts there are so many.
+    parts: Option<u64>,
+    /// Locked while the bar is changed, so that nothing is drawn after its end.
+    is_finished: Mutex<bool>,
+}
+
+const MANY: &str = "{wide_bar} {human_pos}/{human_len} {per_sec} {eta} {msg}";
+const ONE: &str = "{wide_bar} {percent}% {eta} {msg}";
+const UNKNOWN: &str = "{spinner} {human_pos} {per_sec} {elapsed} {msg}";
+
+/// Parts of a task.
+const PARTS: u64 = 1000;
+
+/// Between two looks at the clock.
+const TICK: Duration = Duration::from_millis(200);
+
+/// The bar of one call, perhaps with so many tasks.
+pub(super) fn bar(wanted: &Wanted, total: Option<usize>, is_one: bool) -> Arc<dyn Observer> {
+    let bar = match wanted {
+        Wanted::Yours(bar) => bar.clone(),
+        Wanted::Default => ours(is_one),
+    };
+    let bar = Bar {
+        bar,
+        is_ours: matches!(wanted, Wanted::Default),
+        parts: is_one.then_some(PARTS),
+        is_finished: Mutex::new(false),
+    };
+    if let Some(total) = total {
+        bar.expects(total);
+    }
+    Arc::new(bar)
+}
+
+fn ours(is_one: bool) -> ProgressBar {
+    let target = if stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.set_style(style(if is_one { ONE } else { UNKNOWN }));
+    if !bar.is_hidden() {
+        bar.enable_steady_tick(TICK);
+    }
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // OK because the templates are ours.
+    ProgressStyle::with_template(template).expect("a template of ours")
+}
+
+impl Observer for Bar {
+    fn expects(&self, total: usize) {
+        let is_finished = lock(&self.is_finished);
+        if *is_finished || self.bar.length().is_some() {
+            return;
+        }
+        match self.parts {
+            Some(parts) => self.bar.set_length(parts),
+            None => {
+                self.bar.set_length(total as u64);
+                if self.is_ours {
+                    self.bar.set_style(style(MANY));
+                }
+            }
+        }
+    }
+
+    fn counts(&self) -> bool {
+        true
+    }
+
+    fn resolved(&self, count: usize) {
+        let is_finished = lock(&self.is_finished);
+        match self.parts {
+            _ if *is_finished => {}
+            Some(parts) => self.bar.set_position(parts),
+            None => self.bar.inc(count as u64),
+        }
+    }
+
+    fn reported(&self, report: &Report) {
+        let is_finished = lock(&self.is_finished);
+        match self.parts {
+            _ if *is_finished => {}
+            Some(parts) => {
+                let done = report.fraction() * parts as f64;
+                self.bar.set_position(done as u64);
+                self.bar.set_message(report.text().to_owned());
+            }
+            None => self.bar.set_message(report.to_string()),
+        }
+    }
+
+    fn finished(&self) {
+        let mut is_finished = lock(&self.is_finished);
+        if !std::mem::replace(&mut *is_finished, true) {
+            // As it is: of a call that was given up, not all has been done.
+            self.bar.abandon();
+        }
+    }
+}
+
+/// Nobody has asked for the value, and all of it has resolved or never will.
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.finished();
+    }
+}
