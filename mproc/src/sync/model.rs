@@ -524,8 +524,8 @@ fn a_waiter_dies() {
 
 #[test]
 fn who_notifies_dies() {
-    condition(&[NotifiesAll, Awaits, Awaits], 1, 1);
-    condition(&[Notifies, Awaits, Awaits], 1, 1);
+    condition(&[NotifiesAll, Awaits, Awaits], 1, 2);
+    condition(&[Notifies, Awaits, Awaits], 1, 2);
 }
 
 #[test]
