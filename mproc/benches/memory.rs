@@ -162,10 +162,10 @@ mproc::main! {
             ("the same, asleep", slow, Duration::from_micros(150)),
         ] {
             compare(title, blocks, 1.5, vec![
-                ("SharedBytes of 1 KiB, inside the message", Box::new(|| ours(count, pause, &blobs[0]))),
+                ("SharedBytes of 4 KiB, the least that is mapped", Box::new(|| ours(count, pause, &blobs[1]))),
                 ("SharedBytes of 1 GiB", Box::new(|| ours(count, pause, &blobs[3]))),
                 ("SharedBytes of 1 MiB", Box::new(|| ours(count, pause, &blobs[2]))),
-                ("SharedBytes of 4 KiB, the least that is mapped", Box::new(|| ours(count, pause, &blobs[1]))),
+                ("SharedBytes of 1 KiB, inside the message", Box::new(|| ours(count, pause, &blobs[0]))),
                 ("socket, descriptor, mmap, munmap, by hand", Box::new(|| raw(count, pause, &memory, 4096))),
             ]);
         }

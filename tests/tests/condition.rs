@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mproc::{Condition, ErrorKind, Failure, Lock, Queue, RLock, Semaphore, Value};
+use mproc::{Array, Condition, ErrorKind, Failure, Lock, Queue, RLock, Semaphore, Value};
 use mproc_tests::{dose, watchdog};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -272,4 +272,39 @@ fn a_condition_shares_the_lock_of_a_value() {
         changed.notify_all().unwrap();
     }
     assert_eq!(child.join().unwrap().unwrap(), 3);
+}
+
+#[mproc::entry]
+fn waits_for_sum(numbers: &Array<u64>, changed: &Condition, sum: u64) -> Result<u64, Failure> {
+    let mut guard = numbers.lock().map_err(mproc::Error::from)?;
+    while guard.iter().sum::<u64>() < sum {
+        changed.wait(&mut guard)?;
+    }
+    guard[0] += 1;
+    Ok(guard.iter().sum())
+}
+
+/// Nothing of the array is borrowed while its guard waits: others change it, and what is seen afterwards is what they have left.
+#[test]
+fn a_condition_shares_the_lock_of_an_array() {
+    let _watchdog = watchdog("a_condition_shares_the_lock_of_an_array", LIMIT);
+    let numbers = Array::from_slice(&[0_u64; 1000]).unwrap();
+    let changed = Condition::with_lock(&numbers).unwrap();
+    let children = [999_u64, 500].map(|sum| waits_for_sum::spawn(&numbers, &changed, sum).unwrap());
+    for index in 1..1000 {
+        let mut guard = numbers.lock().unwrap();
+        guard[index] += 1;
+        changed.notify_all().unwrap();
+    }
+    for (child, least) in children.into_iter().zip([1000, 501]) {
+        assert!(child.join().unwrap().unwrap() >= least);
+    }
+    assert_eq!(numbers.lock().unwrap()[0], 2);
+    // The guard of another lock is refused.
+    let other = Array::from_slice(&[0_u64]).unwrap();
+    let mut guard = other.lock().unwrap();
+    assert_eq!(
+        changed.wait(&mut guard).unwrap_err().kind(),
+        ErrorKind::NotOwned
+    );
 }

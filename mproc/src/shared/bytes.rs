@@ -153,14 +153,41 @@ impl fmt::Debug for SharedBytes {
 
 #[derive(Serialize, Deserialize)]
 enum Travelling {
-    Here(Vec<u8>),
+    Here(#[serde(with = "plain")] Arc<[u8]>),
     Mapped(Fd, u64),
+}
+
+/// Bytes as bytes, and not as numbers one by one.
+mod plain {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<[u8]>, D::Error> {
+        struct Bytes;
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Arc<[u8]>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(bytes.into())
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
 }
 
 impl Serialize for SharedBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Place::Here(bytes) => Travelling::Here(bytes.to_vec()),
+            Place::Here(bytes) => Travelling::Here(Arc::clone(bytes)),
             Place::Mapped(fd, bytes) => {
                 Travelling::Mapped(Fd::shared(Arc::clone(fd)), bytes.len() as u64)
             }
@@ -172,7 +199,7 @@ impl Serialize for SharedBytes {
 impl<'de> Deserialize<'de> for SharedBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(match Travelling::deserialize(deserializer)? {
-            Travelling::Here(bytes) => Place::Here(bytes.into()),
+            Travelling::Here(bytes) => Place::Here(bytes),
             Travelling::Mapped(fd, length) => {
                 let length = usize::try_from(length).map_err(D::Error::custom)?;
                 let fd = fd.into_shared();

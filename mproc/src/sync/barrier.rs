@@ -159,7 +159,7 @@ impl BarrierCore {
     fn arrived(&self, pass: u64) -> u32 {
         let seats = (0..self.roster.used()).filter(|seat| {
             self.roster.is_held(*seat)
-                && self.roster.seat(*seat).ticket.load(Ordering::SeqCst) == pass + 1
+                && self.roster.seat(*seat).ticket.load(Ordering::SeqCst) == pass.wrapping_add(1)
         });
         seats.count() as u32
     }
@@ -208,7 +208,7 @@ impl BarrierCore {
                 }
             };
             let seat = self.roster.seat(seat);
-            seat.ticket.store(pass + 1, Ordering::SeqCst);
+            seat.ticket.store(pass.wrapping_add(1), Ordering::SeqCst);
             let waiting = Waiting { pass, index };
             if index + 1 < self.parties() {
                 self.leave();

@@ -4,6 +4,8 @@ pub(crate) mod barrier;
 mod bell;
 pub(crate) mod condition;
 pub(crate) mod event;
+#[cfg(all(test, not(mproc_model)))]
+mod hostile;
 pub(crate) mod lock;
 #[cfg(all(test, mproc_model))]
 mod model;
