@@ -5,7 +5,8 @@
 //! ```
 //!
 //! prints a line for each file, as `sha256sum` does, and then how many files and bytes there were and how many processes worked. A
-//! file that may not be read is a line that says so. Without FOLDER it takes the sources of this repository.
+//! file that may not be read is a line that says so. Without FOLDER it takes the sources of this repository. If that goes into a file, as with
+//! `> SUMS`, a bar on the terminal shows how far it is.
 //!
 //! ```text
 //! cargo run --release --example checksums -- --kill FOLDER
@@ -17,7 +18,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -93,10 +94,14 @@ mproc::main! {
 
 /// Prints a line for each file, in their order. Gives how many bytes they had, and how many processes worked.
 fn print_all(pool: &Pool, files: &[PathBuf]) -> Result<(u64, usize), Failure> {
+    // Lazy: no more are under way than keep the workers busy, however many files there are.
+    let mut calls = pool.calls().retries(1000);
+    if !io::stdout().is_terminal() {
+        // Draws nothing unless stderr is a terminal.
+        calls = calls.progress();
+    }
     let mut out = io::stdout().lock();
     let (mut bytes, mut processes) = (0, BTreeSet::new());
-    // Lazy: no more are under way than keep the workers busy, however many files there are.
-    let calls = pool.calls().retries(1000);
     for (file, sum) in files
         .iter()
         .zip(calls.imap::<checksum, _>(files.iter().cloned()))

@@ -13,18 +13,28 @@
 //!
 //! makes the process of one file crash, with a real segmentation fault. That row says so, as does the row of a directory or
 //! of a file that may not be read; the others are counted all the same. The exit code is 1 if anything failed.
+//!
+//! ```text
+//! cargo run --release --example word_count -- --pool FILES…
+//! ```
+//!
+//! counts them on a pool, a worker for each processor, which is for many small files: a process is started once for all of them. The table is the
+//! same, but several rows have the same process, the time is that of the counting alone, and the last row says how many processes took part. A crash is still one row: another
+//! worker goes on with the other files.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::iter;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mproc::Failure;
+use mproc::{Failure, Pool};
+use serde::{Deserialize, Serialize};
 
 /// Words are what stands between white space. Bytes are enough to see that, whatever the encoding.
 #[mproc::entry]
@@ -41,11 +51,34 @@ fn count_words(file: &OsStr, crash: bool) -> Result<u64, Failure> {
     Ok(words)
 }
 
+/// What a worker of a pool found out about a file.
+#[derive(Serialize, Deserialize)]
+struct Count {
+    words: u64,
+    process: u32,
+    time: Duration,
+}
+
+/// A file, and whether to crash at it.
+#[mproc::entry]
+fn count_on_a_pool((file, crash): (OsString, bool)) -> Result<Count, Failure> {
+    let started = Instant::now();
+    Ok(Count {
+        words: count_words(&file, crash)?,
+        process: process::id(),
+        time: started.elapsed(),
+    })
+}
+
 mproc::main! {
     fn main() -> Result<ExitCode, Failure> {
-        let (files, crashing) = arguments()?;
+        let Arguments { files, crashing, on_a_pool } = arguments()?;
         let started = Instant::now();
-        let rows = count_all(&files, crashing.as_deref());
+        let rows = if on_a_pool {
+            count_all_on_a_pool(&files, crashing.as_deref())?
+        } else {
+            count_all(&files, crashing.as_deref())
+        };
         io::stdout().write_all(table(&rows, started.elapsed()).as_bytes())?;
         Ok(ExitCode::from(u8::from(failures(&rows) > 0)))
     }
@@ -69,12 +102,41 @@ fn count_all<'a>(files: &'a [OsString], crashing: Option<&OsStr>) -> Vec<Row<'a>
     rows.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
+/// Counts every file on a pool. Files go to workers in chunks; a crash costs the one file at which it happened.
+fn count_all_on_a_pool<'a>(
+    files: &'a [OsString],
+    crashing: Option<&OsStr>,
+) -> Result<Vec<Row<'a>>, Failure> {
+    let workers = mproc::cpu_count().min(files.len()).max(1);
+    let pool = Pool::new(workers)?;
+    let chunk = files.len().div_ceil(4 * workers).clamp(1, 32);
+    let items = files
+        .iter()
+        .map(|file| (file.clone(), crashing == Some(file)));
+    let calls = pool.calls().chunk_size(chunk);
+    let counts = calls.imap::<count_on_a_pool, _>(items);
+    let rows = files.iter().zip(counts).map(|(file, count)| {
+        let (words, process, time) = match count {
+            Ok(Ok(count)) => (Ok(count.words), Some(count.process), Some(count.time)),
+            Ok(Err(failure)) => (Err(failure.to_string()), None, None),
+            Err(error) => (Err(error.to_string()), error.process_id(), None),
+        };
+        Row {
+            file,
+            words,
+            process,
+            time,
+        }
+    });
+    Ok(rows.collect())
+}
+
 /// What became of one file.
 struct Row<'a> {
     file: &'a OsStr,
     words: Result<u64, String>,
     process: Option<u32>,
-    time: Duration,
+    time: Option<Duration>,
 }
 
 impl<'a> Row<'a> {
@@ -92,7 +154,7 @@ impl<'a> Row<'a> {
             file,
             words,
             process,
-            time: started.elapsed(),
+            time: Some(started.elapsed()),
         }
     }
 }
@@ -121,12 +183,13 @@ fn table(rows: &[Row], time: Duration) -> String {
             Err(reason) => ("-".into(), reason.as_str()),
         };
         let process = row.process.map_or("-".into(), |id| id.to_string());
-        let time = format!("{:.1?}", row.time);
+        let time = row.time.map_or("-".into(), |time| format!("{time:.1?}"));
         table += &line(&shown(row.file), &words, &process, &time, reason);
     }
 
     let words: u64 = rows.iter().flat_map(|row| &row.words).sum();
-    let processes = rows.iter().filter(|row| row.process.is_some()).count();
+    let processes = rows.iter().filter_map(|row| row.process);
+    let processes = processes.collect::<BTreeSet<_>>().len();
     let reason = match failures(rows) {
         0 => String::new(),
         failed => format!("{failed} of {} failed", rows.len()),
@@ -135,14 +198,23 @@ fn table(rows: &[Row], time: Duration) -> String {
     table + &line("total", &words, &processes, &format!("{time:.1?}"), &reason)
 }
 
-/// The files to count, and the one whose process is to crash. That one is counted, too, if nobody named it otherwise.
-fn arguments() -> io::Result<(Vec<OsString>, Option<OsString>)> {
-    let (mut files, mut crashing) = (Vec::new(), None);
+struct Arguments {
+    /// What to count.
+    files: Vec<OsString>,
+    /// Whose process is to crash. It is counted, too, if nobody named it otherwise.
+    crashing: Option<OsString>,
+    on_a_pool: bool,
+}
+
+fn arguments() -> io::Result<Arguments> {
+    let (mut files, mut crashing, mut on_a_pool) = (Vec::new(), None, false);
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--crash" {
             let missing = || io::Error::other("`--crash` is followed by a FILE");
             crashing = Some(arguments.next().ok_or_else(missing)?);
+        } else if argument == "--pool" {
+            on_a_pool = true;
         } else {
             files.push(argument);
         }
@@ -153,7 +225,11 @@ fn arguments() -> io::Result<(Vec<OsString>, Option<OsString>)> {
     if let Some(file) = crashing.as_ref().filter(|file| !files.contains(file)) {
         files.push(file.clone());
     }
-    Ok((files, crashing))
+    Ok(Arguments {
+        files,
+        crashing,
+        on_a_pool,
+    })
 }
 
 /// The documents of this repository, if it is still where the program was built, or else of the current directory.

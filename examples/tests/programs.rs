@@ -61,6 +61,7 @@ fn checksums() {
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0].split("  ").next(), Some(abc));
     assert_eq!(lines[1], "1 files, 3 bytes, 1 processes, 0 killed");
+    assert_eq!(printed.err, "");
 
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../mproc");
     let [peaceful, killed] = [vec![sources], vec!["--kill", sources]].map(|arguments| {

@@ -234,6 +234,61 @@ fn thousands_of_files() {
     assert_eq!((total.words, total.process), (Some(4000), 2000));
 }
 
+/// The same files by a process each and on a pool: the same words.
+#[test]
+fn on_a_pool() {
+    let scratch = Scratch::of("pool");
+    let names: Vec<String> = (0..500).map(|number| format!("file-{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        scratch.file(name, "word ".repeat(number));
+    }
+    let alone = run(scratch.word_count().args(&names[450..]));
+    let printed = run(scratch.word_count().arg("--pool").args(&names));
+    assert_eq!(printed.code, Some(0), "{printed:#?}");
+    for (number, name) in (0..).zip(&names) {
+        assert_eq!(row(&printed, name).words, Some(number));
+        if number >= 450 {
+            assert_eq!(row(&alone, name).words, Some(number));
+        }
+    }
+    let total = row(&printed, "total");
+    assert_eq!(total.words, Some((0..500).sum()));
+    // No more than there are processors, and each is in some row.
+    let processes = names.iter().map(|name| row(&printed, name).process);
+    let processes: HashSet<_> = processes.collect();
+    assert_eq!(total.process as usize, processes.len());
+    assert!(processes.len() <= mproc::cpu_count());
+}
+
+/// On a pool, too, a crash is one row.
+#[test]
+fn a_crash_on_a_pool() {
+    let scratch = Scratch::of("pool-crash");
+    let names: Vec<String> = (0..100).map(|number| format!("file-{number}")).collect();
+    for name in &names {
+        scratch.file(name, "two words");
+    }
+    let mut command = scratch.word_count();
+    command.args(["--pool", "--crash", "file-50", "missing"]);
+    let printed = run(command.args(&names));
+    assert_eq!(printed.code, Some(1), "{printed:#?}");
+    let line = |name: &str| {
+        let mut lines = printed.out.lines();
+        lines
+            .find(|line| line.starts_with(&format!("{name}  ")))
+            .unwrap()
+    };
+    assert!(
+        line("file-50").contains("signal 11 (SIGSEGV)"),
+        "{printed:#?}"
+    );
+    assert!(line("missing").contains("No such file"), "{printed:#?}");
+    let total = row(&printed, "total");
+    assert_eq!((total.words, total.reason), (Some(198), "2 of 101 failed"));
+    // The one that crashed is among them.
+    assert!(total.process >= 2, "{printed:#?}");
+}
+
 #[test]
 fn without_files_it_takes_the_documents() {
     let scratch = Scratch::of("documents");
