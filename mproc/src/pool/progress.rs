@@ -1,10 +1,11 @@
 //! The bar of a call, with `indicatif`.
 
+use std::fmt;
 use std::io::{IsTerminal, stderr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::lock;
 use super::report::{Observer, Report};
@@ -25,9 +26,9 @@ struct Bar {
     is_finished: Mutex<bool>,
 }
 
-const MANY: &str = "{wide_bar} {human_pos}/{human_len} {per_sec} {eta} {msg}";
+const MANY: &str = "{wide_bar} {human_pos}/{human_len} {rate} {eta} {msg}";
 const ONE: &str = "{wide_bar} {percent}% {eta} {msg}";
-const UNKNOWN: &str = "{spinner} {human_pos} {per_sec} {elapsed} {msg}";
+const UNKNOWN: &str = "{spinner} {human_pos} {rate} {elapsed} {msg}";
 
 /// Parts of a task.
 const PARTS: u64 = 1000;
@@ -39,7 +40,11 @@ const TICK: Duration = Duration::from_millis(200);
 pub(super) fn bar(wanted: &Wanted, total: Option<usize>, is_one: bool) -> Arc<dyn Observer> {
     let bar = match wanted {
         Wanted::Yours(bar) => bar.clone(),
-        Wanted::Default => ours(is_one),
+        Wanted::Default => ours(match (is_one, total) {
+            (true, _) => ONE,
+            (false, Some(_)) => MANY,
+            (false, None) => UNKNOWN,
+        }),
     };
     let bar = Bar {
         bar,
@@ -50,26 +55,34 @@ pub(super) fn bar(wanted: &Wanted, total: Option<usize>, is_one: bool) -> Arc<dy
     if let Some(total) = total {
         bar.expects(total);
     }
+    if bar.is_ours && !bar.bar.is_hidden() {
+        bar.bar.enable_steady_tick(TICK);
+    }
     Arc::new(bar)
 }
 
-fn ours(is_one: bool) -> ProgressBar {
+fn ours(template: &str) -> ProgressBar {
     let target = if stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()
     };
     let bar = ProgressBar::with_draw_target(None, target);
-    bar.set_style(style(if is_one { ONE } else { UNKNOWN }));
-    if !bar.is_hidden() {
-        bar.enable_steady_tick(TICK);
-    }
+    bar.set_style(style(template));
     bar
 }
 
 fn style(template: &str) -> ProgressStyle {
     // OK because the templates are ours.
-    ProgressStyle::with_template(template).expect("a template of ours")
+    let style = ProgressStyle::with_template(template).expect("a template of ours");
+    style.with_key("rate", |state: &ProgressState, to: &mut dyn fmt::Write| {
+        let rate = state.per_sec();
+        // As many digits as say something. OK to ignore: it is written to memory.
+        let _ = match rate {
+            100.0.. => write!(to, "{rate:.0}/s"),
+            _ => write!(to, "{rate:.1}/s"),
+        };
+    })
 }
 
 impl Observer for Bar {
