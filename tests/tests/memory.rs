@@ -394,6 +394,50 @@ fn whoever_makes_it_is_killed_at_any_instant() {
     eprintln!("{rounds} makers killed, {left} left behind, all removed");
 }
 
+/// Of many who take one name away and give it again, each takes away what is its own, and nothing else.
+#[test]
+fn a_name_is_taken_from_nobody_else() {
+    let _watchdog = watchdog("a_name_is_taken_from_nobody_else", LIMIT);
+    #[mproc::entry]
+    fn make_and_unlink(name: &str, times: usize) -> usize {
+        let mut unlinked = 0;
+        while unlinked < times {
+            let memory = match SharedMemory::create(name, 8) {
+                Ok(memory) => memory,
+                Err(error) => {
+                    assert_eq!(io_kind(&error), Io::AlreadyExists, "{error}");
+                    continue;
+                }
+            };
+            // From two threads of one handle, of which one does it.
+            let ended = std::thread::scope(|scope| {
+                [(); 2]
+                    .map(|()| scope.spawn(|| memory.unlink()))
+                    .map(|thread| thread.join().unwrap())
+            });
+            let done = ended.iter().filter(|ended| ended.is_ok()).count();
+            assert_eq!(done, 1, "{ended:?}");
+            unlinked += 1;
+        }
+        unlinked
+    }
+    let name = Name::new("contended");
+    let times = dose(300, 30_000);
+    let children: Vec<_> = (0..3)
+        .map(|_| make_and_unlink::spawn(&name.0, times).unwrap())
+        .collect();
+    // Others attach meanwhile, to whatever it is.
+    while children.iter().any(|child| child.is_alive()) {
+        if let Err(error) = SharedMemory::attach(&name.0) {
+            assert_eq!(io_kind(&error), Io::NotFound, "{error}");
+        }
+    }
+    for child in children {
+        assert_eq!(child.join().unwrap(), times);
+    }
+    assert!(!name.exists());
+}
+
 /// Everybody who has something is killed at once, and nothing of it is left: no name, no memory.
 #[test]
 fn everything_killed_at_once_leaves_nothing() {

@@ -12,9 +12,10 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::sys::{self, Birth, PAGE};
+use crate::sys::{self, Birth, Deadline, PAGE};
 
 /// What the memory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +30,11 @@ pub(super) enum Contents {
 const WORDS: usize = 8;
 const MAGIC: u64 = u64::from_le_bytes(*b"mproc/1\0");
 
-/// Where, far behind everything, the byte is that is locked.
+/// Where, far behind everything, the byte is that those lock who have the memory.
 const BYTE: u64 = 1 << 60;
+
+/// And that which those lock who take its name away.
+const NAME: u64 = BYTE + 1;
 
 /// Says who made the memory, and what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,8 +152,15 @@ pub(super) fn publish(
     sys::give_name(file.as_fd(), name)
 }
 
+/// How long a name may be in the course of being taken away, which is a matter of microseconds, unless whoever does it was stopped.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const STOPPED: &str =
+    "for a second, a process has been about to take its name away; perhaps it was stopped";
+
 /// The file of this name, with this process as one of those who have it.
 pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
+    let deadline = Deadline::after(PATIENCE);
     loop {
         let file = sys::open_name(name)?;
         let took_part = take_part(&file)?;
@@ -157,8 +168,11 @@ pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
         if took_part && sys::identity_of_name(name)? == sys::file_identity(file.as_fd())? {
             return Ok(file);
         }
-        // Its name is being taken away, which takes a moment, or has been given to another.
-        std::thread::yield_now();
+        // Its name is being taken away, or has been given to another.
+        if deadline.is_over() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, STOPPED));
+        }
+        std::thread::sleep(Duration::from_micros(50));
     }
 }
 
@@ -169,6 +183,16 @@ pub(super) fn take_part(file: &OwnedFd) -> io::Result<bool> {
 
 /// Takes the name away, if it still is that of this file.
 pub(super) fn unlink(file: &OwnedFd, name: &str) -> io::Result<()> {
+    // With an open file of its own, since those who share one share its locks. Otherwise two who do this at the same time could take
+    // the name from another file, which has got it between the look of the second and its deed.
+    let alone = sys::reopen(file.as_fd())?;
+    let deadline = Deadline::after(PATIENCE);
+    while !sys::lock_byte(alone.as_fd(), NAME, true)? {
+        if deadline.is_over() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, STOPPED));
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
     if sys::identity_of_name(name)? != sys::file_identity(file.as_fd())? {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
@@ -269,6 +293,22 @@ mod tests {
             bytes[at] ^= 0x40;
             assert_eq!(Label::from_bytes(&bytes), None);
         }
+    }
+
+    /// Whoever takes a name away and is stopped meanwhile keeps nobody waiting for long.
+    #[test]
+    fn a_name_that_is_being_taken_away_is_an_error_in_the_end() {
+        let name = format!("mproc-unit-{}", std::process::id());
+        let file = new(8).unwrap();
+        publish(&file, &name, Contents::Memory, 8).unwrap();
+        let stopped = sys::open_name(&name).unwrap();
+        sys::unlock_byte(file.as_fd(), BYTE);
+        assert!(sys::lock_byte(stopped.as_fd(), BYTE, true).unwrap());
+        assert_eq!(open(&name).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(stopped);
+        let opened = open(&name).unwrap();
+        unlink(&opened, &name).unwrap();
+        assert_eq!(open(&name).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
