@@ -40,13 +40,36 @@ pub(crate) fn ring(bell: BorrowedFd<'_>) {
 
 /// Makes the doorbell unreadable until it is rung again.
 pub(crate) fn silence(bell: BorrowedFd<'_>) {
-    let mut count = [0_u8; 8];
+    // OK to ignore: it is silent, or no doorbell.
+    let _ = read_at_once(bell, &mut [0; 8]);
+}
+
+/// Reads what is there now. Never waits, also if somebody who has the same open file has cleared its `O_NONBLOCK`.
+fn read_at_once(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let room = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    let here: libc::c_long = -1;
+    let flags = libc::c_long::from(libc::RWF_NOWAIT);
     loop {
-        // SAFETY: room for eight bytes is passed together with its address.
-        let result =
-            unsafe { libc::read(bell.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-        if result != -1 || Errno::last() != Errno::EINTR {
-            return;
+        // SAFETY: one part is passed, whose address and length belong together and live through the call.
+        let result = unsafe {
+            let room = std::ptr::from_ref(&room);
+            libc::syscall(
+                libc::SYS_preadv2,
+                fd.as_raw_fd(),
+                room,
+                1,
+                here,
+                here,
+                flags,
+            )
+        };
+        match Errno::result(result) {
+            Ok(count) => return Ok(count as usize),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -78,7 +101,15 @@ pub(crate) fn unstrike(bell: BorrowedFd<'_>) -> bool {
     let mut waiting: libc::c_int = 0;
     // SAFETY: the request writes one number to the address given.
     let result = unsafe { libc::ioctl(bell.as_raw_fd(), libc::FIONREAD as _, &mut waiting) };
-    result == 0 && waiting > 0 && read_rings(bell).is_ok_and(|count| count > 0)
+    if result != 0 || waiting <= 0 {
+        return false;
+    }
+    // Those who ring have this end, too, and may have taken the rings meanwhile. Kernels before 6.5 do not know it of pipes.
+    let read = match read_at_once(bell, &mut [0; 256]) {
+        Err(Errno::EOPNOTSUPP) => read_rings(bell),
+        read => read,
+    };
+    read.is_ok_and(|count| count > 0)
 }
 
 /// Reads some rings. 0: nobody is left to ring.
@@ -201,4 +232,46 @@ pub(crate) fn either(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<O
         }
     }
     Ok(epoll)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody who has the same open file makes it one that waits.
+    #[test]
+    fn silence_never_waits() {
+        let bell = doorbell().unwrap();
+        fcntl(bell.as_fd(), FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        for _ in 0..2 {
+            silence(bell.as_fd());
+            ring(bell.as_fd());
+            ring(bell.as_fd());
+            let now = Deadline::after(Duration::ZERO);
+            assert_eq!(
+                wait_for(bell.as_fd(), PollFlags::POLLIN, now).unwrap(),
+                Heard::Bell
+            );
+            silence(bell.as_fd());
+            assert_eq!(
+                wait_for(bell.as_fd(), PollFlags::POLLIN, now).unwrap(),
+                Heard::TimedOut
+            );
+        }
+        // What a peer passes off as a doorbell, and is none.
+        let (read, _write) = sleigh_bell().unwrap();
+        silence(read.as_fd());
+    }
+
+    #[test]
+    fn rings_are_taken_out_once() {
+        let (listen, ring) = sleigh_bell().unwrap();
+        assert!(!unstrike(listen.as_fd()));
+        for _ in 0..300 {
+            strike(ring.as_fd());
+        }
+        assert!(unstrike(listen.as_fd()));
+        assert!(unstrike(listen.as_fd()));
+        assert!(!unstrike(listen.as_fd()));
+    }
 }
