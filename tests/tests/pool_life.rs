@@ -1,5 +1,6 @@
 //! What a pool does from its start to its end: recycling, callbacks, waiting for many, shutting down, pools inside pools.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -8,7 +9,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use mproc::{ErrorKind, Pool, Queue, as_completed, wait_any};
-use mproc_tests::{dose, runs, watchdog};
+use mproc_tests::{dose, eventually, runs, watchdog};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -111,6 +112,131 @@ fn workers_have_names_variables_and_niceness() {
         builder.start().unwrap().apply(facts::bind()).unwrap(),
         expected
     );
+}
+
+#[test]
+fn workers_have_what_is_asked_for_each() {
+    let _watchdog = watchdog("workers_have_what_is_asked_for_each", LIMIT);
+    let pool = Pool::builder()
+        .processes(2)
+        .name_prefix("Taster")
+        .env_for_each("FLAVOUR", |place| format!("number {place}"))
+        .max_tasks_per_child(1)
+        .start()
+        .unwrap();
+    let mut names = BTreeSet::new();
+    for _ in 0..20 {
+        let (name, flavour, _) = pool.apply(facts::bind()).unwrap();
+        assert!(["number 0", "number 1"].contains(&&*flavour.unwrap()));
+        let number = name.strip_prefix("Taster-").unwrap();
+        assert!(names.insert(number.parse::<u32>().unwrap()));
+    }
+    // Each was given to one at least, and none to two at once.
+    let begun = Queue::new().unwrap();
+    let builder = Pool::builder().processes(3);
+    let builder = builder.env_for_each("FLAVOUR", |place| place.to_string());
+    let pool = builder.start().unwrap();
+    let _tasks = [(); 3].map(|()| pool.apply_async(taste::bind(&begun)).unwrap());
+    let flavours: BTreeSet<String> = (0..3).map(|_| begun.get().unwrap()).collect();
+    assert_eq!(Vec::from_iter(flavours), ["0", "1", "2"]);
+}
+
+#[mproc::entry]
+fn taste(begun: &Queue<String>) {
+    begun.put(std::env::var("FLAVOUR").unwrap()).unwrap();
+    loop {
+        thread::park();
+    }
+}
+
+#[mproc::entry]
+fn die_once(tries: &Queue<u32>) -> u32 {
+    tries.put(std::process::id()).unwrap();
+    let count = tries.len() as u32;
+    if count == 1 {
+        kill(Pid::this(), Signal::SIGKILL).unwrap();
+    }
+    count
+}
+
+#[test]
+fn a_pool_may_retry_what_no_call_does() {
+    let _watchdog = watchdog("a_pool_may_retry_what_no_call_does", LIMIT);
+    let pool = Pool::builder().processes(1).retries(1).start().unwrap();
+    assert_eq!(
+        pool.apply(die_once::bind(&Queue::new().unwrap())).unwrap(),
+        2
+    );
+    let never = pool.calls().retries(0);
+    let error = never
+        .apply(die_once::bind(&Queue::new().unwrap()))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Killed);
+}
+
+#[mproc::entry]
+fn fail_to_load() {
+    panic!("no model here");
+}
+
+#[test]
+fn on_demand_workers_start_when_there_is_work_for_them() {
+    let _watchdog = watchdog("on_demand_workers_start", LIMIT);
+    let builder = || Pool::builder().processes(3).on_demand(true);
+    let pool = builder().start().unwrap();
+    assert!(pool.workers().is_empty());
+    pool.close();
+    pool.join();
+
+    let pool = builder().start().unwrap();
+    let first = pool.apply(id_of::bind(0)).unwrap();
+    for _ in 0..20 {
+        assert_eq!(pool.apply(id_of::bind(0)).unwrap(), first);
+    }
+    let begun = Queue::new().unwrap();
+    let hanging = [(); 2].map(|()| pool.apply_async(hang::bind(&begun)).unwrap());
+    let ids = [(); 2].map(|()| begun.get().unwrap());
+    assert!(ids.contains(&first) && ids[0] != ids[1], "{ids:?}");
+    assert_eq!(pool.workers().len(), 2);
+    // A third one, while nobody here waits, and while somebody sleeps on the others.
+    let result = pool.apply_async(square::bind(3)).unwrap();
+    eventually(|| result.is_ready());
+    assert_eq!(pool.workers().len(), 3);
+    // Nobody comes in place of who ends, before there is something to do.
+    hanging[0].cancel();
+    hanging[0].wait();
+    assert_eq!(pool.workers().len(), 2);
+    assert_eq!(pool.map::<square>(0..1000).unwrap().len(), 1000);
+    assert_eq!(pool.workers().len(), 3);
+    pool.terminate();
+    pool.join();
+    assert!(!hanging[1].is_successful());
+
+    let pool = builder().initializer(fail_to_load::bind()).start().unwrap();
+    let error = pool.apply(square::bind(1)).unwrap_err();
+    assert!(error.is_panic(), "{error}");
+}
+
+/// Threads that submit while another sleeps on the only worker.
+#[test]
+fn on_demand_tasks_that_wait_for_each_other_run_at_once() {
+    let _watchdog = watchdog("on_demand_tasks_run_at_once", LIMIT);
+    for _ in 0..dose(5, 100) {
+        let pool = Pool::builder()
+            .processes(4)
+            .on_demand(true)
+            .start()
+            .unwrap();
+        let queues = [(); 4].map(|()| Queue::new().unwrap());
+        thread::scope(|scope| {
+            for queue in &queues {
+                scope.spawn(|| pool.apply(hang::bind(queue)).unwrap_err());
+                // Each begins although those before it go on.
+                queue.get().unwrap();
+            }
+            pool.terminate();
+        });
+    }
 }
 
 #[test]

@@ -270,6 +270,10 @@ pub(super) struct Dispatcher<L> {
     pub(super) trace: Option<Arc<Trace>>,
     /// A worker that had nothing to do was given something.
     pub(super) has_roused: bool,
+    /// A worker was started.
+    pub(super) has_started: bool,
+    /// Seats are empty until there is work for one more.
+    pub(super) is_on_demand: bool,
 }
 
 /// What a worker has said beside outcomes.
@@ -292,12 +296,15 @@ impl<L: Link> Dispatcher<L> {
             after: Vec::new(),
             trace: None,
             has_roused: false,
+            has_started: false,
+            is_on_demand: false,
         }
     }
 
     /// Starts a worker at a seat that has none.
     pub(super) fn start_at(&mut self, number: usize) -> crate::Result<()> {
         let link = (self.start)(number)?;
+        self.has_started = true;
         let seat = &mut self.seats[number];
         *seat = Seat {
             link: Some(link),
@@ -312,8 +319,34 @@ impl<L: Link> Dispatcher<L> {
         if matches!(self.end, Some(End::Terminated | End::Failed(_))) {
             return;
         }
+        if self.is_on_demand && self.wanted() == 0 {
+            return;
+        }
         if let Err(error) = self.start_at(number) {
             self.finish(End::Failed(error));
+        }
+    }
+
+    /// How many more workers there is work for.
+    fn wanted(&self) -> usize {
+        let there = self.seats.iter().filter(|seat| seat.link.is_some());
+        let (mut work, mut idle) = (self.queue.len(), 0);
+        for seat in there {
+            match seat.sent.len() {
+                0 => idle += 1,
+                // What lies ahead of it waits, too.
+                some => work += some - 1,
+            }
+        }
+        work.saturating_sub(idle)
+    }
+
+    /// Starts workers for what waits, where seats are empty.
+    fn start_wanted(&mut self) {
+        let wanted = self.wanted();
+        let empty = (0..self.seats.len()).filter(|&number| self.seats[number].link.is_none());
+        for number in empty.take(wanted).collect::<Vec<_>>() {
+            self.restart(number);
         }
     }
 
@@ -479,6 +512,9 @@ impl<L: Link> Dispatcher<L> {
     pub(super) fn feed(&mut self) {
         if self.queue.is_empty() {
             return;
+        }
+        if self.is_on_demand {
+            self.start_wanted();
         }
         let ready = self.seats.iter().filter(|seat| seat.is_ready).count();
         // The end of the queue is not given to one alone.
@@ -1046,6 +1082,14 @@ mod tests {
 
     impl Stage {
         fn new(workers: usize) -> Self {
+            let mut stage = Self::empty(workers);
+            let dispatcher = &mut stage.dispatcher;
+            (0..workers).for_each(|seat| dispatcher.start_at(seat).unwrap());
+            dispatcher.hear();
+            stage
+        }
+
+        fn empty(seats: usize) -> Self {
             let fakes = Fakes::default();
             let (all, mut count) = (Arc::clone(&fakes), 0);
             let start = move |_| {
@@ -1058,9 +1102,7 @@ mod tests {
                 all.lock().unwrap().insert(count, fake);
                 Ok(FakeLink(count, Arc::clone(&all)))
             };
-            let mut dispatcher = Dispatcher::new(workers, Box::new(start));
-            (0..workers).for_each(|seat| dispatcher.start_at(seat).unwrap());
-            dispatcher.hear();
+            let dispatcher = Dispatcher::new(seats, Box::new(start));
             Self { fakes, dispatcher }
         }
 
@@ -1139,6 +1181,57 @@ mod tests {
         stage.begin(2);
         stage.say(2, FakeSaid::Value);
         assert!(groups[1].is_done() && !groups[0].is_done());
+    }
+
+    #[test]
+    fn on_demand_there_are_as_many_workers_as_there_is_work_for() {
+        let mut stage = Stage::empty(3);
+        stage.dispatcher.is_on_demand = true;
+        let started = |stage: &Stage| stage.fakes.lock().unwrap().len();
+        assert_eq!(started(&stage), 0);
+        let first = one(&mut stage, Rules::default());
+        assert_eq!(started(&stage), 1);
+        stage.dispatcher.hear();
+        stage.dispatcher.feed();
+        stage.begin(1);
+        stage.say(1, FakeSaid::Value);
+        assert!(first.is_done());
+        // Somebody is idle.
+        let _second = one(&mut stage, Rules::default());
+        stage.begin(1);
+        assert_eq!(started(&stage), 1);
+        // One lies ahead of the first worker until the others are ready, one still waits in the queue.
+        for count in 2..=3 {
+            let _third = one(&mut stage, Rules::default());
+            assert_eq!((started(&stage), stage.waiting(1)), (count, 1));
+        }
+        stage.dispatcher.hear();
+        stage.dispatcher.feed();
+        stage.dispatcher.balance();
+        assert_eq!([1, 2, 3].map(|worker| stage.waiting(worker)), [0, 1, 1]);
+        for worker in [2, 3] {
+            stage.begin(worker);
+            stage.say(worker, FakeSaid::Value);
+        }
+        // No more than there are seats, and nobody for nothing in place of who ends.
+        stage.end(3);
+        assert_eq!(started(&stage), 3);
+        stage.end(1);
+        assert!(stage.dispatcher.is_idle());
+        assert_eq!(started(&stage), 3);
+    }
+
+    #[test]
+    fn on_demand_a_worker_that_ends_before_its_task_begins_is_replaced() {
+        let mut stage = Stage::empty(2);
+        stage.dispatcher.is_on_demand = true;
+        let group = one(&mut stage, Rules::default());
+        stage.end(1);
+        stage.dispatcher.hear();
+        stage.dispatcher.feed();
+        stage.begin(2);
+        stage.say(2, FakeSaid::Value);
+        assert!(group.is_done());
     }
 
     #[test]

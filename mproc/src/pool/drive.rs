@@ -144,7 +144,8 @@ impl Shared {
         desk.dispatcher.has_roused = false;
         desk.dispatcher.feed();
         desk.beats += 1;
-        let mut must_look = is_timed;
+        // One that was started is none of those on which somebody sleeps.
+        let mut must_look = is_timed | std::mem::take(&mut desk.dispatcher.has_started);
         if desk.sleeps && desk.dispatcher.has_roused {
             // Whoever sleeps asked those to speak up who had something to do then.
             desk.dispatcher.busy().for_each(|link| link.listen(true));

@@ -54,10 +54,13 @@ use crate::process::{AnyChild, cpu_count};
 #[doc(alias = "ProcessPoolExecutor")]
 pub struct Pool {
     shared: Arc<Shared>,
+    retries: u32,
     trace: Option<Arc<Trace>>,
 }
 
 /// A pool before its start; made by [`Pool::builder`].
+///
+/// Workers are started as every process is, by executing the program again; no other start method exists yet.
 ///
 /// # Examples
 ///
@@ -76,9 +79,33 @@ pub struct PoolBuilder {
     processes: Option<usize>,
     initializer: Option<Call<()>>,
     limits: Limits,
+    is_on_demand: bool,
+    name: Option<String>,
     niceness: i32,
-    variables: Vec<(OsString, Option<OsString>)>,
+    variables: Vec<Variable>,
+    retries: u32,
     trace: Option<PathBuf>,
+}
+
+/// A variable of the workers' environment.
+struct Variable {
+    key: OsString,
+    value: Setting,
+}
+
+enum Setting {
+    All(OsString),
+    /// By the worker's place.
+    Each(Box<dyn Fn(usize) -> OsString + Send>),
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Setting::All(value) => write!(f, "{:?}={value:?}", self.key),
+            Setting::Each(_) => write!(f, "{:?}=…", self.key),
+        }
+    }
 }
 
 impl PoolBuilder {
@@ -86,6 +113,44 @@ impl PoolBuilder {
     #[doc(alias = "max_workers")]
     pub fn processes(mut self, processes: usize) -> Self {
         self.processes = Some(processes);
+        self
+    }
+
+    /// Whether workers are started when there is work for them and nobody is idle, instead of all at the start of the pool. Those that were started stay, and one
+    /// that ends is replaced when it is needed.
+    ///
+    /// Then it is tasks, and not [`start`](Self::start), that tell that a worker could not be started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// #[mproc::entry]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// # fn main() -> mproc::Result<()> {
+    /// let pool = mproc::Pool::builder().processes(8).on_demand(true).start()?;
+    /// assert_eq!(pool.workers().len(), 0);
+    /// assert_eq!(pool.apply(square::bind(2))? + pool.apply(square::bind(3))?, 13);
+    /// assert_eq!(pool.workers().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_demand(mut self, is_on_demand: bool) -> Self {
+        self.is_on_demand = is_on_demand;
+        self
+    }
+
+    /// What workers are called, before their number: `Loader` for `Loader-1`, `Loader-2` … in the order of their starts. The default is `PoolWorker`. A worker sees
+    /// it as [`current_process`](crate::current_process)`().name()`, others in `ps`, logs and errors.
+    #[doc(alias = "thread_name_prefix")]
+    pub fn name_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.name = Some(prefix.into());
+        self
+    }
+
+    /// How often a task is run again when its worker dies, where a call does not say otherwise by [`Calls::retries`]; the default is never.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
         self
     }
 
@@ -127,7 +192,34 @@ impl PoolBuilder {
 
     /// Sets an environment variable of the workers.
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.variables.push((key.into(), Some(value.into())));
+        let (key, value) = (key.into(), Setting::All(value.into()));
+        self.variables.push(Variable { key, value });
+        self
+    }
+
+    /// Sets an environment variable of each worker to something of its own. `value` is given the worker's place, from 0 to the number of
+    /// workers less one; one that takes the place of another is given the same. It is called under a lock of the pool, and must not use it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// #[mproc::entry]
+    /// fn device() -> String { std::env::var("DEVICE").unwrap() }
+    ///
+    /// # fn main() -> mproc::Result<()> {
+    /// let pool = mproc::Pool::builder().processes(1).env_for_each("DEVICE", |place| place.to_string()).start()?;
+    /// assert_eq!(pool.apply(device::bind())?, "0");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn env_for_each<V: Into<OsString>>(
+        mut self,
+        key: impl Into<OsString>,
+        value: impl Fn(usize) -> V + Send + 'static,
+    ) -> Self {
+        let value = Setting::Each(Box::new(move |place| value(place).into()));
+        let key = key.into();
+        self.variables.push(Variable { key, value });
         self
     }
 
@@ -194,6 +286,7 @@ impl PoolBuilder {
         }
         let trace = self.trace.as_deref().map(Trace::create).transpose()?;
         let (mut started, tracer) = (0_usize, trace.clone());
+        let (is_on_demand, retries) = (self.is_on_demand, self.retries);
         let start = move |seat: usize| {
             started += 1;
             let orders = Orders {
@@ -203,11 +296,13 @@ impl PoolBuilder {
                 niceness: self.niceness,
                 is_traced: tracer.is_some(),
             };
-            let worker = Local::start(format!("PoolWorker-{started}"), orders, |mut process| {
-                for (key, value) in &self.variables {
-                    if let Some(value) = value {
-                        process = process.env(key, value);
-                    }
+            let name = self.name.as_deref().unwrap_or("PoolWorker");
+            let worker = Local::start(format!("{name}-{started}"), orders, |mut process| {
+                for Variable { key, value } in &self.variables {
+                    process = match value {
+                        Setting::All(value) => process.env(key, value),
+                        Setting::Each(value) => process.env(key, value(seat)),
+                    };
                 }
                 process
             })?;
@@ -219,12 +314,15 @@ impl PoolBuilder {
         };
         let mut dispatcher = Dispatcher::new(processes, Box::new(start));
         dispatcher.trace = trace.clone();
+        dispatcher.is_on_demand = is_on_demand;
         // Dropped if a worker cannot be started, and the earlier ones with it.
         let pool = Pool {
             shared: Shared::new(dispatcher, processes)?,
+            retries,
             trace,
         };
-        for seat in 0..processes {
+        let at_once = if is_on_demand { 0 } else { processes };
+        for seat in 0..at_once {
             pool.shared.desk().dispatcher.start_at(seat)?;
         }
         if pool.trace.is_some() {
@@ -258,9 +356,9 @@ impl Pool {
         PoolBuilder::default()
     }
 
-    /// Calls with options of their own: chunks, time limits, retries.
+    /// Calls with options of their own: chunks, time limits, retries, progress.
     pub fn calls(&self) -> Calls<'_> {
-        Calls::new(&self.shared)
+        Calls::new(&self.shared).retries(self.retries)
     }
 
     /// The workers that run now.
