@@ -210,6 +210,11 @@ pub use shared::{
 };
 pub use wait::wait;
 
+/// The programs of the guide, compiled and run. In the repository only: a published package does not have it.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/from-python.md")]
+mod from_python {}
+
 /// For the macros' output. No part of the interface: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
