@@ -1,4 +1,7 @@
 //! Packet sockets: a packet arrives whole or not at all, whoever is killed, and carries descriptors.
+//!
+//! If one end goes while there are packets for it that it has not read, the kernel answers the next call at the other end by `ECONNRESET`, once; behind that are the
+//! packets that it had sent, and then the end. So whoever gets that answer asks again.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -53,7 +56,7 @@ pub(crate) fn send_packet(
     loop {
         match sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None) {
             Ok(_) => return Ok(()), // OK to ignore the count: a packet is sent whole.
-            Err(Errno::EINTR) => {}
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -138,7 +141,7 @@ pub(crate) fn receive_bare(
                     length: length as usize,
                 });
             }
-            Err(Errno::EINTR) => {}
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -174,7 +177,7 @@ fn receive_with(
         let result = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) };
         match Errno::result(result) {
             Ok(length) => break length as usize,
-            Err(Errno::EINTR) => {}
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
     };
@@ -208,4 +211,41 @@ fn receive_with(
         descriptors.push(above_stdio(fd)?);
     }
     Ok(Received::Packet { length })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// One end goes, with something for it unread, and what it has sent is still there.
+    #[test]
+    fn what_the_dead_have_sent_arrives() {
+        for first in ["receive", "peek", "bare", "send"] {
+            let (one, other) = seqpacket_pair().unwrap();
+            for number in 0..3 {
+                send_packet(one.as_fd(), &[&[number]], &[], false).unwrap();
+            }
+            send_packet(other.as_fd(), &[&[9]], &[], false).unwrap();
+            drop(one);
+            let (other, mut buffer, mut fds) = (other.as_fd(), [0; 8], Vec::new());
+            match first {
+                "peek" => assert!(peek_packet(other, &mut buffer, &mut fds).is_ok()),
+                "bare" => assert!(receive_bare(other, &mut buffer, true).is_ok()),
+                "send" => {
+                    let gone = send_packet(other, &[&[9]], &[], false).unwrap_err();
+                    assert_eq!(gone.raw_os_error(), Some(libc::EPIPE));
+                }
+                _ => {}
+            }
+            for number in 0..3 {
+                let received = receive_packet(other, &mut buffer, &mut fds, false).unwrap();
+                assert!(matches!(received, Received::Packet { length: 1 }));
+                assert_eq!(buffer[0], number);
+            }
+            let end = receive_packet(other, &mut buffer, &mut fds, false).unwrap();
+            assert!(matches!(end, Received::End));
+        }
+    }
 }
