@@ -159,7 +159,7 @@ fn check(trace: &Value) -> Timeline {
             "X" => {
                 let duration = time(event, "dur");
                 assert!(now >= *last - ROUNDING && duration >= 0.0, "{last} {event}");
-                assert!(*is_there || (track, duration) == (0, 0.0), "{event}");
+                assert!(*is_there || (track, duration) == (process, 0.0), "{event}");
                 *last = now + duration;
                 let args = &event["args"];
                 if text(event, "cat") == "worker" {
@@ -281,13 +281,14 @@ fn every_task_is_there_once_with_what_came_of_it() {
     assert_eq!(outcomes, ["value", "panicked", "died", "died", "value"]);
     assert!(bad[1].error.as_ref().unwrap().contains("as \"told\"\n"));
     assert!(bad[3].error.as_ref().unwrap().contains("signal 9"));
+    let own = u64::from(std::process::id());
     let late = timeline.of(6)[0];
-    assert!(late.track > 0 && late.duration >= 20_000.0, "{late:?}");
+    assert!(late.track != own && late.duration >= 20_000.0, "{late:?}");
     assert!(
         timeline
             .of(9)
             .iter()
-            .all(|task| (task.track, &*task.outcome) == (0, "cancelled"))
+            .all(|task| (task.track, &*task.outcome) == (own, "cancelled"))
     );
     assert_eq!(timeline.notes.len(), 1, "{:?}", timeline.notes);
 
@@ -298,10 +299,16 @@ fn every_task_is_there_once_with_what_came_of_it() {
         ends.filter(|end| end.contains(text)).count()
     };
     assert_eq!((how("signal 9"), how("exit"), how("dismissed")), (4, 1, 2));
-    for (track, seat) in &timeline.seats {
-        assert!(timeline.names[track].starts_with(&format!("PoolWorker-{track} (pid ")));
-        assert!(*seat < 2);
-    }
+    let names: BTreeSet<_> = timeline
+        .seats
+        .keys()
+        .map(|track| &timeline.names[track])
+        .collect();
+    let expected: Vec<_> = (1..=7)
+        .map(|number| format!("PoolWorker-{number}"))
+        .collect();
+    assert_eq!(Vec::from_iter(names), Vec::from_iter(&expected));
+    assert!(timeline.seats.values().all(|seat| *seat < 2));
 }
 
 #[test]
@@ -313,9 +320,13 @@ fn a_worker_that_has_done_its_share_is_followed_by_another() {
     pool.map::<square>(0..10).unwrap();
     drop(pool);
     let timeline = read(file.path());
-    let tracks: Vec<_> = timeline.of(1).iter().map(|task| task.track).collect();
-    assert_eq!(tracks, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]);
-    assert_eq!(timeline.ends[&1].as_deref(), Some("done its share"));
+    let tracks = timeline.of(1).into_iter().map(|task| task.track);
+    let names = tracks.clone().map(|track| timeline.names[&track].clone());
+    let expected = [1, 1, 1, 2, 2, 2, 3, 3, 3, 4].map(|number| format!("PoolWorker-{number}"));
+    assert_eq!(Vec::from_iter(names), expected);
+    for track in tracks.take(9) {
+        assert_eq!(timeline.ends[&track].as_deref(), Some("done its share"));
+    }
 }
 
 #[test]

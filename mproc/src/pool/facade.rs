@@ -226,9 +226,9 @@ impl PoolBuilder {
     /// Writes a timeline to a file: what each worker and each task did when, in the [trace event format] that <https://ui.perfetto.dev> and
     /// `chrome://tracing` open.
     ///
-    /// Each worker has a track from its start to its end, with its name and pid; one that takes the place of another has its own. On it lies
+    /// Each worker has a track from its start to its end, with its name, and its pid for a number; one that takes the place of another has its own. On it lies
     /// each task that it executed, with the name of the entry; `args` tell its call and its index there, its `outcome` (*value*, *panicked*, *died*, *timed
-    /// out*, *cancelled*, *shut down*, *failed*, *unfinished*) and the error. Each task of the pool is there once; what never began lies on track 0, with no length. What died and is
+    /// out*, *cancelled*, *shut down*, *failed*, *unfinished*) and the error. Each task of the pool is there once; what never began lies on the track of this process, with no length. What died and is
     /// tried again is there for each vain attempt, too, with the outcome *retried*. A slice of category *wait* reaches from the submission of a task, or of the
     /// chunk it goes with, to its beginning. A counter shows how many tasks wait and run.
     ///
@@ -238,7 +238,7 @@ impl PoolBuilder {
     /// Events are written as they come: 64 KiB of them, or what a quarter of a second had, are kept at most, so that long
     /// runs cost no memory. A task is 150 bytes of the file, twice that if it goes to a worker by itself, and costs about half a microsecond. Without this, a task costs one more branch.
     ///
-    /// The file is overwritten. It is a whole JSON value at each moment, whatever happens to the workers, and even if this process is killed; then the last quarter of a second
+    /// The file is overwritten. It is a whole JSON value at each moment, whatever happens to the workers, and even if this process is killed; then what happened last
     /// may be missing. The rest is written by [`join`](Pool::join), by dropping the pool, and when the program ends by `exit` or by returning from `main`.
     ///
     /// # Errors

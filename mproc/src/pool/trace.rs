@@ -8,12 +8,13 @@
 //! | `M`     | names of the process and its tracks                         | –                                    |
 //! | `B` `E` | the life of a worker, a track for each                      | seen by the parent                   |
 //! | `X`     | a worker's start, until it is ready                         | seen by the parent                   |
-//! | `X`     | a task on its worker, or on track 0 if it never began       | the worker's; its end if it dies, the parent's |
+//! | `X`     | a task on its worker, or on our own track if it never began | the worker's; its end if it dies, the parent's |
 //! | `b` `e` | what waits: one task, or a chunk, from its submission on    | the parent's, then the worker's      |
-//! | `i`     | the end of the pool, on track 0                             | the parent's                         |
+//! | `i`     | the end of the pool, on our own track                       | the parent's                         |
 //! | `C`     | how many tasks wait and run, a thousand times a second at most | the parent's                      |
 //!
-//! All are of `CLOCK_MONOTONIC`, which all processes of a machine share, in microseconds.
+//! A track's number is the pid of its worker, or our own. (Some viewers merge the tracks 0 and 1.)
+//! All times are of `CLOCK_MONOTONIC`, which all processes of a machine share, in microseconds.
 //!
 //! # Invariants
 //!
@@ -44,9 +45,8 @@ pub(super) struct Trace {
 
 struct State {
     sheet: Sheet,
-    /// How many calls, and workers, there were.
+    /// How many calls there were.
     calls: u32,
-    workers: u32,
     /// Since when what waits does, by the numbers of its call and of its first task.
     waits: HashMap<(u32, usize), u64>,
     /// By their seats.
@@ -60,7 +60,7 @@ struct State {
 
 /// A worker.
 struct Track {
-    number: u32,
+    id: u32,
     name: String,
     started: u64,
     /// The last time on it.
@@ -126,7 +126,6 @@ impl Trace {
         let mut state = State {
             sheet: Sheet::create(path).map_err(failed)?,
             calls: 0,
-            workers: 0,
             waits: HashMap::new(),
             tracks: Vec::new(),
             outstanding: 0,
@@ -135,8 +134,9 @@ impl Trace {
         };
         let program = std::env::current_exe().unwrap_or_default();
         let program = program.file_name().unwrap_or_default().to_string_lossy();
-        state.sheet.metadata("process_name", 0, &program);
-        state.sheet.metadata("thread_name", 0, "not begun");
+        let own = state.sheet.owner;
+        state.sheet.metadata("process_name", own, &program);
+        state.sheet.metadata("thread_name", own, "not begun");
         state.sheet.flush(state.sheet.flushed);
         if let Some(error) = state.sheet.failure.take() {
             return Err(failed(error));
@@ -166,14 +166,12 @@ impl Trace {
             if state.tracks.len() <= seat {
                 state.tracks.resize_with(seat + 1, || None);
             }
-            state.workers += 1;
-            let number = state.workers;
             let sheet = &mut state.sheet;
-            sheet.metadata("thread_name", number, &format!("{name} (pid {id})"));
-            sheet.event('B', name, "worker", number, now);
-            let _ = write!(sheet.buffer, r#","args":{{"pid":{id},"seat":{seat}}}}}"#);
+            sheet.metadata("thread_name", id, name);
+            sheet.event('B', name, "worker", id, now);
+            let _ = write!(sheet.buffer, r#","args":{{"seat":{seat}}}}}"#);
             state.tracks[seat] = Some(Track {
-                number,
+                id,
                 name: name.to_owned(),
                 started: now,
                 last: now,
@@ -188,8 +186,10 @@ impl Trace {
         self.with(|state, now| {
             let State { sheet, tracks, .. } = state;
             if let Some(track) = track(tracks, seat) {
-                sheet.event('X', "start", "worker", track.number, track.started);
-                sheet.duration(track.started, now);
+                // Slices of one nanosecond are not nested by everybody in the order of the file.
+                let started = track.started + 1;
+                sheet.event('X', "start", "worker", track.id, started);
+                sheet.duration(started, now);
                 sheet.buffer.push('}');
                 track.last = now;
             }
@@ -300,7 +300,8 @@ impl Trace {
                         waited: waited.map(|since| now.saturating_sub(since)),
                         ended: Some(now),
                     };
-                    state.sheet.task(0, &task, now, outcome, error);
+                    let own = state.sheet.owner;
+                    state.sheet.task(own, &task, now, outcome, error);
                 }
             }
             state.settle(now);
@@ -310,7 +311,8 @@ impl Trace {
     /// The pool ends, because of this.
     pub(super) fn ends(&self, why: &Error) {
         self.with(|state, now| {
-            state.sheet.event('i', &short(why), "pool", 0, now);
+            let own = state.sheet.owner;
+            state.sheet.event('i', &short(why), "pool", own, now);
             state.sheet.buffer.push_str(r#","s":"p"}"#);
             state.settle(now);
         });
@@ -349,9 +351,9 @@ impl State {
         if track.running.is_some() {
             track.finish(&mut self.sheet, now, outcome, None);
         }
-        let Track { number, last, .. } = track;
+        let Track { id, last, .. } = track;
         let sheet = &mut self.sheet;
-        sheet.event('E', &track.name, "worker", number, now.max(last));
+        sheet.event('E', &track.name, "worker", id, now.max(last));
         sheet.buffer.push_str(r#","args":{"how":"#);
         quote(how, &mut sheet.buffer);
         sheet.buffer.push_str("}}");
@@ -374,7 +376,8 @@ impl State {
         let tracks = self.tracks.iter().flatten();
         let running = tracks.filter(|track| track.running.is_some()).count();
         let waiting = self.outstanding.saturating_sub(running);
-        self.sheet.event('C', "tasks", "pool", 0, now);
+        self.sheet
+            .event('C', "tasks", "pool", self.sheet.owner, now);
         let args = format!(r#","args":{{"waiting":{waiting},"running":{running}}}}}"#);
         self.sheet.buffer.push_str(&args);
     }
@@ -384,7 +387,7 @@ impl Track {
     /// What it was at has come to this.
     fn finish(&mut self, sheet: &mut Sheet, now: u64, outcome: &str, error: Option<&Error>) {
         if let Some(task) = self.running.take() {
-            sheet.task(self.number, &task, now, outcome, error);
+            sheet.task(self.id, &task, now, outcome, error);
             self.last = task.ended.unwrap_or(now).max(task.since);
         }
     }
@@ -474,7 +477,7 @@ impl Sheet {
     }
 
     fn wait(&mut self, phase: char, name: &str, call: u32, first: usize, time: u64) {
-        self.event(phase, name, "wait", 0, time);
+        self.event(phase, name, "wait", self.owner, time);
         let _ = write!(self.buffer, r#","id":"0x{call:x}{first:010x}""#);
     }
 
