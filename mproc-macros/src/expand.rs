@@ -222,6 +222,7 @@ impl<'a> FunctionEntry<'a> {
                 type Output = #result;
                 const NAME: &'static str = #readable;
                 #[allow(unused_variables)]
+                #[inline]
                 fn put((#(#given,)*): Self::Args, #to: &mut #mproc::__private::Arguments) {
                     #(#puts)*
                 }
@@ -241,6 +242,7 @@ impl<'a> FunctionEntry<'a> {
         quote_spanned! {*span=>
             impl #mproc::Unary for #name {
                 type Arg = #arrives;
+                #[inline]
                 fn alone(argument: Self::Arg) -> Self::Args {
                     (argument,)
                 }
@@ -386,6 +388,7 @@ impl<'a> RunEntry<'a> {
                 type Args = (#worker,);
                 type Output = #output;
                 const NAME: &'static str = #readable;
+                #[inline]
                 fn put((worker,): Self::Args, to: &mut #mproc::__private::Arguments) {
                     to.put("self", #carrier, &worker);
                 }
@@ -472,11 +475,13 @@ fn registered(
                 line: ::core::line!(),
                 column: ::core::column!(),
             };
+            #[inline]
             fn call(
                 #from: &mut #mproc::__private::Incoming,
             ) -> ::core::result::Result<#value, #mproc::__private::Undecodable> {
                 #call
             }
+            #[inline]
             fn value() -> #mproc::__private::Wire<#value> {
                 #carrier
             }

@@ -35,25 +35,35 @@ impl<G: ?Sized, T> fmt::Debug for Carrier<G, T> {
 }
 
 /// A parameter or result of type `T`.
+#[inline]
 pub fn wire<T: Serialize + for<'de> Deserialize<'de>>() -> Wire<T> {
     Carrier {
-        encode: |value, to| to.put(value),
+        encode,
         decode: codec::decode,
     }
 }
 
+// Inlined by force, here and in what it calls: a function behind a pointer is not considered soon enough, and one that is called costs a number as much as
+// all the rest.
+#[inline(always)]
+fn encode<G: Serialize + ?Sized>(value: &G, to: &mut Outgoing) -> Result<(), CodecError> {
+    to.put(value)
+}
+
 /// A parameter of type `&U`.
+#[inline]
 pub fn lent<U: Lend + Serialize + ?Sized>(_: impl MayBeLent<U>) -> Carrier<U, U::Owned>
 where
     U::Owned: for<'de> Deserialize<'de>,
 {
     Carrier {
-        encode: |value, to| to.put(value),
+        encode,
         decode: codec::decode,
     }
 }
 
 /// Lends what arrived to the function that asked for a reference.
+#[inline]
 pub fn lend<U: Lend + ?Sized>(owned: &U::Owned) -> &U {
     owned.borrow()
 }
@@ -83,6 +93,7 @@ impl Arguments {
     }
 
     /// The next argument.
+    #[inline(always)]
     pub fn put<G: ?Sized, T>(
         &mut self,
         parameter: &'static str,
@@ -172,10 +183,8 @@ enum Source {
 
 impl Incoming {
     pub(crate) fn new(message: Arc<Message>) -> Result<Self, Undecodable> {
-        let reading = message.read().map_err(|error| Undecodable {
-            parameter: None,
-            cause: error.into(),
-        })?;
+        let reading = message.read();
+        let reading = reading.map_err(|error| Undecodable::whole(error.into()))?;
         Ok(Self(Source::Message(Some(reading))))
     }
 
@@ -185,6 +194,7 @@ impl Incoming {
     }
 
     /// The arguments of the next call among plain bytes.
+    #[inline]
     pub(crate) fn go_to(&mut self, part: Range<usize>) {
         if let Source::Plain(_, at) = &mut self.0 {
             *at = part;
@@ -192,12 +202,13 @@ impl Incoming {
     }
 
     /// Four of the plain bytes, as a number.
-    pub(crate) fn word_at(&self, at: usize) -> Option<u32> {
-        let Source::Plain(bytes, _) = &self.0 else {
-            return None;
+    #[inline]
+    pub(crate) fn word_at(&self, at: usize) -> u32 {
+        let bytes = match &self.0 {
+            Source::Plain(bytes, _) => &bytes[at..],
+            Source::Message(_) => &[],
         };
-        let word = bytes.get(at..)?.first_chunk()?;
-        Some(u32::from_ne_bytes(*word))
+        bytes.first_chunk().copied().map_or(0, u32::from_ne_bytes)
     }
 
     /// The plain bytes, to be used again.
@@ -209,44 +220,57 @@ impl Incoming {
     }
 
     /// The next argument.
+    #[inline(always)]
     pub fn take<G: ?Sized, T>(
         &mut self,
         parameter: &'static str,
         carrier: Carrier<G, T>,
     ) -> Result<T, Undecodable> {
-        let taken = match &mut self.0 {
-            Source::Message(reading) => reading
-                .as_mut()
-                .expect("the macros take before they finish")
-                .take_with(carrier.decode),
-            Source::Plain(bytes, at) => {
-                let mut rest = &bytes[at.clone()];
-                let taken = (carrier.decode)(&mut rest);
-                at.start = at.end - rest.len();
-                taken
-            }
+        if let Source::Plain(bytes, at) = &mut self.0 {
+            let mut rest = bytes.get(at.clone()).unwrap_or_default();
+            let taken = (carrier.decode)(&mut rest);
+            at.start = at.end - rest.len();
+            return taken.map_err(|cause| Undecodable::at(parameter, cause));
+        }
+        self.take_of_message(parameter, carrier)
+    }
+
+    #[inline(never)]
+    fn take_of_message<G: ?Sized, T>(
+        &mut self,
+        parameter: &'static str,
+        carrier: Carrier<G, T>,
+    ) -> Result<T, Undecodable> {
+        let Source::Message(reading) = &mut self.0 else {
+            unreachable!("`take` has looked");
         };
-        taken.map_err(|cause| Undecodable {
-            parameter: Some(parameter),
-            cause: cause.into(),
-        })
+        let reading = reading
+            .as_mut()
+            .expect("the macros take before they finish");
+        let taken = reading.take_with(carrier.decode);
+        taken.map_err(|cause| Undecodable::at(parameter, cause))
     }
 
     /// All arguments have been taken. Lets go of the message BEFORE the function runs, or the handles in it would stay open
     /// here for as long as it runs, and nobody would see the end of a pipe that the function closed.
+    #[inline]
     pub fn finish(&mut self) -> Result<(), Undecodable> {
+        match &self.0 {
+            Source::Plain(_, at) if at.start == at.end => Ok(()),
+            _ => self.finish_slowly(),
+        }
+    }
+
+    #[inline(never)]
+    fn finish_slowly(&mut self) -> Result<(), Undecodable> {
         let finished = match &mut self.0 {
             Source::Message(reading) => reading.take().expect("the macros finish once").finish(),
-            Source::Plain(_, at) if at.start == at.end => return Ok(()),
             Source::Plain(_, at) => Err(WireError::Unexpected(format!(
                 "{} bytes are left over",
                 at.len()
             ))),
         };
-        finished.map_err(|cause| Undecodable {
-            parameter: None,
-            cause,
-        })
+        finished.map_err(Undecodable::whole)
     }
 }
 
@@ -257,23 +281,29 @@ impl fmt::Debug for Incoming {
 }
 
 /// Arguments that could not be decoded.
+// Boxed, so that nothing but the value is moved where nothing fails.
 #[derive(Debug)]
-pub struct Undecodable {
-    parameter: Option<&'static str>,
-    cause: WireError,
-}
+pub struct Undecodable(Box<(Option<&'static str>, WireError)>);
 
 impl Undecodable {
+    #[cold]
+    #[inline(never)]
+    fn at(parameter: &'static str, cause: CodecError) -> Self {
+        Self(Box::new((Some(parameter), cause.into())))
+    }
+
+    #[cold]
+    fn whole(cause: WireError) -> Self {
+        Self(Box::new((None, cause)))
+    }
+
     pub(crate) fn describe(&self, entry: &str) -> String {
-        match self.parameter {
-            Some(parameter) => format!(
-                "the argument `{parameter}` of `{entry}` could not be decoded: {}",
-                self.cause
-            ),
-            None => format!(
-                "the arguments of `{entry}` could not be decoded: {}",
-                self.cause
-            ),
+        let (parameter, cause) = &*self.0;
+        match parameter {
+            Some(parameter) => {
+                format!("the argument `{parameter}` of `{entry}` could not be decoded: {cause}")
+            }
+            None => format!("the arguments of `{entry}` could not be decoded: {cause}"),
         }
     }
 }

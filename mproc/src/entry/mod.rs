@@ -1,6 +1,7 @@
 //! Functions that another process can find: declared, registered by name, bound to arguments.
 
 pub(crate) mod arguments;
+pub(crate) mod batch;
 pub(crate) mod boot;
 pub(crate) mod call;
 #[cfg(feature = "test")]

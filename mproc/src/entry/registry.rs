@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Entry;
 use super::arguments::{Arguments, Incoming, Undecodable, Wire};
+use super::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::codec::CodecError;
 use crate::wire::{Message, Outgoing, WireError};
@@ -81,8 +82,8 @@ pub(crate) struct Registration {
     signature: fn() -> u64,
     /// Calls the function and encodes what it returns: what a child does.
     pub(crate) serve: fn(Incoming) -> Result<Served, Undecodable>,
-    /// As `serve`, with the encoded value gathered: what a worker of a pool does.
-    pub(crate) work: fn(&mut Incoming, &mut Outgoing) -> Result<(), Unworked>,
+    /// As `serve` for one call after the other, until all have been served or one needs attention: what a worker of a pool does.
+    pub(crate) work: fn(&mut Batch<'_>) -> Result<(), Unworked>,
     /// Calls the function and hands over what it returns: what [`Call::run`](super::Call::run) does.
     pub(crate) invoke: fn(Incoming) -> Result<Box<dyn Any>, Undecodable>,
 }
@@ -93,7 +94,7 @@ pub(crate) struct Served {
     pub(crate) exit_code: i32,
 }
 
-/// Why a worker has no value.
+/// Why a worker has no value of the last call.
 pub(crate) enum Unworked {
     Arguments(Undecodable),
     Value(CodecError),
@@ -136,9 +137,17 @@ fn serve<E: Registered>(mut incoming: Incoming) -> Result<Served, Undecodable> {
     Ok(Served { value, exit_code })
 }
 
-fn work<E: Registered>(incoming: &mut Incoming, to: &mut Outgoing) -> Result<(), Unworked> {
-    let value = E::call(incoming).map_err(Unworked::Arguments)?;
-    (E::value().encode)(&value, to).map_err(Unworked::Value)
+fn work<E: Registered>(batch: &mut Batch<'_>) -> Result<(), Unworked> {
+    while batch.next() {
+        let value = E::call(&mut batch.arguments).map_err(Unworked::Arguments)?;
+        (E::value().encode)(&value, &mut batch.value).map_err(Unworked::Value)?;
+        // BEFORE it is said what came of the call: this may panic, too.
+        drop(value);
+        if !batch.place() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn invoke<E: Registered>(mut incoming: Incoming) -> Result<Box<dyn Any>, Undecodable> {

@@ -371,21 +371,13 @@ impl<'p> Calls<'p> {
         let group = match (items.size_hint(), chunk) {
             ((least, Some(most)), _) if least == most => {
                 let chunk = chunk.unwrap_or_else(|| least.div_ceil(4 * self.shared.workers()));
-                self.begin_chunks::<E>(items, least, chunk.max(1), is_awaited, callback)?
+                self.begin_chunks::<E>(items, chunk.max(1), is_awaited, callback)?
             }
-            ((least, _), Some(chunk)) => {
-                self.begin_chunks::<E>(items, least, chunk, is_awaited, callback)?
-            }
+            (_, Some(chunk)) => self.begin_chunks::<E>(items, chunk, is_awaited, callback)?,
             (_, None) => {
                 let items: Vec<_> = items.collect();
-                let (count, chunk) = (items.len(), items.len().div_ceil(4 * self.shared.workers()));
-                self.begin_chunks::<E>(
-                    items.into_iter(),
-                    count,
-                    chunk.max(1),
-                    is_awaited,
-                    callback,
-                )?
+                let chunk = items.len().div_ceil(4 * self.shared.workers());
+                self.begin_chunks::<E>(items.into_iter(), chunk.max(1), is_awaited, callback)?
             }
         };
         Ok(AsyncResult {
@@ -399,13 +391,11 @@ impl<'p> Calls<'p> {
     fn begin_chunks<E: Entry>(
         &self,
         items: impl Iterator<Item = E::Args>,
-        about: usize,
         chunk: usize,
         is_awaited: bool,
         callback: Option<Callback>,
     ) -> Result<Arc<Group>> {
-        // As much as is believed of what an iterator says.
-        let group = Group::many(about.min(1 << 24));
+        let group = Group::many();
         self.observe(&group, exactly(&items));
         if let Some(callback) = callback {
             group.call_first(callback);

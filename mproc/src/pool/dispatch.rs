@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::group::{After, Group, Resolution};
+use super::group::{After, Group, Value};
 use super::link::{Errand, ErrandLoad, Lengths, Link, Outcome, Said, SharedMessage, Trouble};
 use super::trace::{self, Trace};
 use crate::entry::registry::Registration;
@@ -439,17 +439,17 @@ impl<L: Link> Dispatcher<L> {
         let (is_ready, stillborn) = (&mut seat.is_ready, &mut seat.stillborn);
         let mut finished = 0_u32;
         let received = link.receive(&mut |said| match said {
-            Said::Values(values) => {
-                let mut values = values.peekable();
-                while values.peek().is_some() {
+            Said::Values(mut values) => {
+                while values.count > 0 {
                     let Some(Sent { piece, done, .. }) = sent.front_mut() else {
                         heard.nonsense = true;
                         return;
                     };
-                    let count = piece.count();
-                    let some = values.by_ref().take(count - *done);
-                    *done += piece.group.resolve_values(piece.first + *done, some, after);
-                    if *done == count {
+                    let (some, others) = values.split_at(piece.count() - *done);
+                    piece.group.resolve_all(piece.first + *done, some, after);
+                    *done += some.count;
+                    values = others;
+                    if *done == piece.count() {
                         sent.pop_front();
                         finished += 1;
                     }
@@ -460,7 +460,7 @@ impl<L: Link> Dispatcher<L> {
                     let piece = &front.piece;
                     piece
                         .group
-                        .resolve(piece.first + front.done, resolution(outcome), after);
+                        .resolve(piece.first + front.done, value_of(outcome), after);
                     front.done += 1;
                     if front.done == piece.count() {
                         sent.pop_front();
@@ -519,11 +519,11 @@ impl<L: Link> Dispatcher<L> {
         let ready = self.seats.iter().filter(|seat| seat.is_ready).count();
         // The end of the queue is not given to one alone.
         let share = |queue: &VecDeque<Piece>| (queue.len() / (2 * ready.max(1))).max(1);
-        for only_idle in [true, false] {
+        for idle in [true, false] {
             for number in 0..self.seats.len() {
                 let seat = &self.seats[number];
                 let (has, window) = (seat.sent.len(), seat.window());
-                if !seat.is_ready || (has == 0) != only_idle || has > window / 2 {
+                if !seat.is_ready || (has == 0) != idle || has > window / 2 {
                     continue;
                 }
                 for _ in 0..(window - has).min(share(&self.queue)) {
@@ -698,10 +698,10 @@ impl<L: Link> Dispatcher<L> {
         } else {
             error.again()
         };
-        let resolution = Resolution::Error(error);
+        let value = Value::Error(error);
         piece
             .group
-            .resolve(piece.first + done, resolution, &mut self.after);
+            .resolve(piece.first + done, value, &mut self.after);
     }
 
     /// Puts pieces back in front, for other workers.
@@ -925,24 +925,23 @@ pub(super) fn cancelled() -> Error {
 
 fn resolve_all(piece: &Piece, from: usize, error: &Error, after: &mut Vec<After>) {
     for index in from..piece.count() {
-        let resolution = Resolution::Error(error.again());
-        piece.group.resolve(piece.first + index, resolution, after);
+        let value = Value::Error(error.again());
+        piece.group.resolve(piece.first + index, value, after);
     }
 }
 
-#[inline]
-fn resolution(outcome: Outcome) -> Resolution<'static> {
+fn value_of(outcome: Outcome) -> Value {
     match outcome {
-        Outcome::Message(message) => Resolution::Message(message),
-        Outcome::Panic(panic) => Resolution::Error(Error::panicked(panic)),
-        Outcome::Refusal(refusal) => Resolution::Error(refusal.into_error()),
-        Outcome::Unreadable(error) => Resolution::Error(error),
+        Outcome::Message(message) => Value::Message(Box::new(message)),
+        Outcome::Panic(panic) => Value::Error(Error::panicked(panic)),
+        Outcome::Refusal(refusal) => Value::Error(refusal.into_error()),
+        Outcome::Unreadable(error) => Value::Error(error),
     }
 }
 
 fn unfit(outcome: Outcome) -> Error {
-    match resolution(outcome) {
-        Resolution::Error(error) => {
+    match value_of(outcome) {
+        Value::Error(error) => {
             let failed = Error::new(error.kind(), format!("the initializer of the pool {error}"));
             match error.panic() {
                 Some(panic) => failed.with_panic(panic.clone()),
@@ -962,6 +961,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::super::group::collect_many;
+    use super::super::link::Values;
     use super::*;
     use crate::entry::registry::registration;
 
@@ -1028,13 +1028,13 @@ mod tests {
 
         fn flush(&mut self) {}
 
-        fn receive(&mut self, hear: &mut dyn FnMut(Said<'_, '_>)) -> Result<bool, Trouble> {
+        fn receive(&mut self, hear: &mut dyn FnMut(Said<'_>)) -> Result<bool, Trouble> {
             let says = self.with(|fake| std::mem::take(&mut fake.says));
             let anything = !says.is_empty();
             for said in says {
                 match said {
                     FakeSaid::Ready => hear(Said::Ready),
-                    FakeSaid::Value => hear(Said::Values(&mut [&[1_u8][..]].into_iter())),
+                    FakeSaid::Value => hear(Said::Values(Values::one(&[1]))),
                     FakeSaid::Refusal => {
                         let refusal = crate::process::record::Refusal::new(&cancelled());
                         hear(Said::Outcome(Outcome::Refusal(refusal)));
@@ -1250,7 +1250,7 @@ mod tests {
     #[test]
     fn in_the_middle_of_a_chunk_one_task_dies() {
         let mut stage = Stage::new(1);
-        let group = Group::many(5);
+        let group = Group::many();
         stage.submit(&group, 0, 5, Rules::default());
         group.has_in_all(5);
         stage.dispatcher.feed();
@@ -1373,7 +1373,7 @@ mod tests {
     #[test]
     fn a_worker_that_retires_costs_nothing() {
         let mut stage = Stage::new(1);
-        let group = Group::many(3);
+        let group = Group::many();
         stage.submit(&group, 0, 3, Rules::default());
         group.has_in_all(3);
         let other = one(&mut stage, Rules::default());

@@ -9,6 +9,7 @@ use std::thread::Thread;
 
 use serde::de::DeserializeOwned;
 
+use super::link::Values;
 use super::lock;
 use super::report::{Event, Observer, Report};
 use super::trace::Trace;
@@ -27,23 +28,6 @@ pub(super) enum Value {
     Error(Error),
     /// All of a group, decoded for its callback.
     Decoded(Box<dyn Any + Send>),
-}
-
-/// As a worker says it.
-pub(super) enum Resolution<'a> {
-    Plain(&'a [u8]),
-    Message(Message),
-    Error(Error),
-}
-
-impl Resolution<'_> {
-    fn into_value(self) -> Value {
-        match self {
-            Self::Plain(bytes) => Value::Plain(bytes.to_vec()),
-            Self::Message(message) => Value::Message(Box::new(message)),
-            Self::Error(error) => Value::Error(error),
-        }
-    }
 }
 
 /// What is done about a resolution once no lock is held.
@@ -101,83 +85,104 @@ enum Store {
     Stream(Box<Stream>),
 }
 
-/// The values of a map: those that are plain lie one after the other.
+/// The values of a map: those that are plain lie one behind the other, in the order in which they came.
+#[derive(Default)]
 struct Many {
-    slots: Vec<Slot>,
+    runs: Vec<Run>,
     bytes: Vec<u8>,
     others: Vec<Value>,
 }
 
+/// Where the values of some tasks in a row are.
 #[derive(Clone, Copy)]
-struct Slot {
+struct Run {
+    /// The number of the first task.
+    first: u64,
+    /// Where in the bytes they begin.
     at: usize,
-    length: u32,
+    count: u32,
+    /// As in [`Values`], or [`OTHER`].
+    each: u32,
 }
 
-impl Slot {
-    const UNRESOLVED: Self = Self {
-        at: 0,
-        length: UNRESOLVED,
-    };
-}
+/// In place of a length: it is one, and among the others.
+const OTHER: u32 = u32::MAX - 1;
 
 impl Many {
     #[inline]
-    fn set_plain(&mut self, index: usize, bytes: &[u8]) {
-        let slot = Slot {
-            at: self.bytes.len(),
-            length: bytes.len() as u32,
-        };
-        self.bytes.extend_from_slice(bytes);
-        self.set(index, slot);
+    fn add(&mut self, first: usize, values: Values<'_>) {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(values.bytes);
+        let first = first as u64;
+        // OK to cast: they came through a ring.
+        let count = values.count as u32;
+        if let Some(last) = self.runs.last_mut()
+            && last.each == values.each
+            && last.first + u64::from(last.count) == first
+            && let Some(sum) = last.count.checked_add(count)
+        {
+            last.count = sum;
+            return;
+        }
+        self.runs.push(Run {
+            first,
+            at,
+            count,
+            each: values.each,
+        });
     }
 
-    #[inline]
-    fn set(&mut self, index: usize, slot: Slot) {
-        if index >= self.slots.len() {
-            self.slots.resize(index + 1, Slot::UNRESOLVED);
-        }
-        debug_assert_eq!(self.slots[index].length, UNRESOLVED, "a task resolves once");
-        self.slots[index] = slot;
+    fn add_other(&mut self, index: usize, value: Value) {
+        self.runs.push(Run {
+            first: index as u64,
+            at: self.others.len(),
+            count: 1,
+            each: OTHER,
+        });
+        self.others.push(value);
     }
 }
 
 impl Store {
-    fn set(&mut self, index: usize, resolution: Resolution<'_>) {
+    fn set(&mut self, index: usize, value: Value) {
         match self {
-            Self::One(value) => *value = resolution.into_value(),
-            Self::Many(many) => match resolution {
-                Resolution::Plain(bytes) => many.set_plain(index, bytes),
-                other => {
-                    let at = many.others.len();
-                    many.others.push(other.into_value());
-                    let length = ELSEWHERE;
-                    many.set(index, Slot { at, length });
-                }
-            },
-            Self::Stream(stream) => match &mut **stream {
-                Stream::InOrder(first, values) => {
-                    let place = index - *first;
-                    if values.len() <= place {
-                        values.resize_with(place + 1, Value::default);
-                    }
-                    values[place] = resolution.into_value();
-                }
-                Stream::AsReady(values) => values.push_back(resolution.into_value()),
-            },
+            Self::One(place) => *place = value,
+            Self::Many(many) => many.add_other(index, value),
+            Self::Stream(stream) => stream.set(index, value),
+        }
+    }
+
+    fn set_all(&mut self, first: usize, values: Values<'_>) {
+        if let Self::Many(many) = self {
+            many.add(first, values);
+            return;
+        }
+        for (index, bytes) in (first..).zip(values.iter()) {
+            self.set(index, Value::Plain(bytes.to_vec()));
         }
     }
 }
-
-/// In place of a length.
-const UNRESOLVED: u32 = u32::MAX;
-const ELSEWHERE: u32 = u32::MAX - 1;
 
 /// The values of an `imap` that have not been taken.
 enum Stream {
     /// Of tasks from the first one on.
     InOrder(usize, VecDeque<Value>),
     AsReady(VecDeque<Value>),
+}
+
+impl Stream {
+    fn set(&mut self, index: usize, value: Value) {
+        match self {
+            Self::InOrder(first, values) => {
+                let place = index - *first;
+                if values.len() <= place {
+                    values.resize_with(place + 1, Value::default);
+                }
+                values[place] = value;
+            }
+            Self::AsReady(values) => values.push_back(value),
+        }
+    }
 }
 
 pub(super) type Callback = Box<dyn FnOnce(&Group) -> Value + Send>;
@@ -199,13 +204,17 @@ struct Traced {
 }
 
 impl State {
-    /// Before it is stored.
-    #[inline]
-    fn trace(&self, index: usize, resolution: &Resolution<'_>) {
+    fn is_traced(&self) -> bool {
+        self.watchers
+            .as_ref()
+            .is_some_and(|watchers| watchers.trace.is_some())
+    }
+
+    fn trace(&self, index: usize, value: &Value) {
         if let Some(watchers) = &self.watchers
             && let Some(Traced { trace, call, entry }) = &watchers.trace
         {
-            trace.resolved(*call, index, entry, resolution);
+            trace.resolved(*call, index, entry, value);
         }
     }
 }
@@ -228,23 +237,15 @@ impl Group {
         Self::new(Store::One(Value::Nothing), 1)
     }
 
-    /// Of about so many tasks; how many there are is [told](Self::has_in_all) when they have been submitted.
-    pub(super) fn many(about: usize) -> Arc<Self> {
-        let many = Many {
-            slots: Vec::with_capacity(about),
-            bytes: Vec::new(),
-            others: Vec::new(),
-        };
-        Self::new(Store::Many(Box::new(many)), usize::MAX)
+    /// Of many tasks; how many there are is [told](Self::has_in_all) when they have been submitted.
+    pub(super) fn many() -> Arc<Self> {
+        Self::new(Store::Many(Box::default()), usize::MAX)
     }
 
     /// So many tasks have been submitted, and no more will be.
     pub(super) fn has_in_all(self: &Arc<Self>, count: usize) {
         let mut after = Vec::new();
         let mut state = lock(&self.state);
-        if let Store::Many(many) = &mut state.store {
-            many.slots.resize(count, Slot::UNRESOLVED);
-        }
         self.total.store(count, Ordering::Relaxed);
         if let Some(watchers) = &state.watchers {
             let expects = |observer| After::Observe(observer, Event::Expects(count));
@@ -299,43 +300,29 @@ impl Group {
     }
 
     /// Once for each task. Whom to tell is added to `after`.
-    pub(super) fn resolve(
-        self: &Arc<Self>,
-        index: usize,
-        resolution: Resolution<'_>,
-        after: &mut Vec<After>,
-    ) {
+    pub(super) fn resolve(self: &Arc<Self>, index: usize, value: Value, after: &mut Vec<After>) {
         let mut state = lock(&self.state);
-        state.trace(index, &resolution);
-        state.store.set(index, resolution);
+        state.trace(index, &value);
+        state.store.set(index, value);
         self.resolved.fetch_add(1, Ordering::Release); // pairs with `resolved`
         self.tell(&mut state, 1, after);
     }
 
-    /// As above for tasks in a row. Gives how many there were.
-    pub(super) fn resolve_values<'a>(
+    /// As above for tasks in a row.
+    pub(super) fn resolve_all(
         self: &Arc<Self>,
         first: usize,
-        values: impl Iterator<Item = &'a [u8]>,
+        values: Values<'_>,
         after: &mut Vec<After>,
-    ) -> usize {
+    ) {
         let mut state = lock(&self.state);
-        let mut count = 0;
-        if let Store::Many(many) = &mut state.store {
-            for bytes in values {
-                many.set_plain(first + count, bytes);
-                count += 1;
-            }
-        } else {
-            for bytes in values {
-                state.store.set(first + count, Resolution::Plain(bytes));
-                count += 1;
-            }
+        state.store.set_all(first, values);
+        if state.is_traced() {
+            let value = Value::Plain(Vec::new());
+            (first..first + values.count).for_each(|index| state.trace(index, &value));
         }
-        (first..first + count).for_each(|index| state.trace(index, &Resolution::Plain(&[])));
-        self.resolved.fetch_add(count, Ordering::Release); // pairs with `resolved`
-        self.tell(&mut state, count, after);
-        count
+        self.resolved.fetch_add(values.count, Ordering::Release); // pairs with `resolved`
+        self.tell(&mut state, values.count, after);
     }
 
     /// Tells whom it concerns that some more have resolved.
@@ -504,7 +491,7 @@ fn undecodable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Er
     Error::new(ErrorKind::Decode, text).caused_by(error)
 }
 
-#[inline]
+#[inline(always)]
 fn decode_plain<R: DeserializeOwned>(mut bytes: &[u8]) -> Result<R> {
     match codec::decode(&mut bytes) {
         Ok(value) if bytes.is_empty() => Ok(value),
@@ -539,12 +526,24 @@ pub(super) fn collect_many<R: DeserializeOwned + 'static>(group: &Group) -> Resu
         Store::Many(many) => many,
         _ => return Err(taken()),
     };
-    let mut values = Vec::with_capacity(many.slots.len());
-    for slot in &many.slots {
-        values.push(match slot.length {
-            ELSEWHERE => decode(std::mem::take(&mut many.others[slot.at]))?,
-            length => decode_plain(&many.bytes[slot.at..slot.at + length as usize])?,
-        });
+    // Workers that are about equally fast leave them almost in order.
+    many.runs.sort_by_key(|run| run.first);
+    let count = many.runs.iter().map(|run| run.count as usize).sum();
+    let mut values = Vec::with_capacity(count);
+    for run in &many.runs {
+        debug_assert_eq!(run.first, values.len() as u64, "a task resolves once");
+        if run.each == OTHER {
+            values.push(decode(std::mem::take(&mut many.others[run.at]))?);
+            continue;
+        }
+        let run = Values {
+            bytes: &many.bytes[run.at..],
+            count: run.count as usize,
+            each: run.each,
+        };
+        for bytes in run.iter() {
+            values.push(decode_plain(bytes)?);
+        }
     }
     Ok(values)
 }

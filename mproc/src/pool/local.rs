@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::link::{Errand, ErrandLoad, Lengths, Link, Outcome, Said, Trouble};
+use super::link::{EACH, Errand, ErrandLoad, Lengths, Link, Outcome, Said, Trouble, Values};
 use super::ring::{self, Memory, Place};
 use super::worker::{self, Orders};
 use crate::Fd;
@@ -38,6 +38,8 @@ pub(super) mod kind {
     pub(crate) const RETIRES: u32 = 6;
     /// To the parent: outcomes.
     pub(crate) const VALUE: u32 = 7;
+    /// To the parent: several of those, in an [open record](super::super::ring).
+    pub(crate) const VALUES: u32 = 13;
     pub(crate) const PANIC: u32 = 8;
     pub(crate) const REFUSAL: u32 = 9;
     /// To the parent: a task begins, or has ended, at a time.
@@ -85,8 +87,6 @@ impl Plain {
         })
     }
 }
-
-pub(super) const EACH: u32 = u32::MAX;
 
 pub(super) struct Local {
     memory: Memory,
@@ -288,21 +288,19 @@ impl Link for Local {
         self.wake();
     }
 
-    fn receive(
-        &mut self,
-        hear: &mut dyn FnMut(Said<'_, '_>),
-    ) -> std::result::Result<bool, Trouble> {
+    fn receive(&mut self, hear: &mut dyn FnMut(Said<'_>)) -> std::result::Result<bool, Trouble> {
         let mut taken = std::mem::take(&mut self.taken);
         taken.clear();
-        let found = self.memory.outcomes().take(&mut self.incoming, &mut taken);
-        let found = found.map_err(|ring::Broken| Trouble::Lost)?;
-        if found {
+        let broken = |ring::Broken| Trouble::Lost;
+        let before = self.memory.outcomes().take(&mut self.incoming, &mut taken);
+        let before = before.map_err(broken)?;
+        if let Some(before) = before {
+            let open = self.read(&taken, before, hear).map_err(broken)?;
+            self.memory.outcomes().finish(&mut self.incoming, open);
             self.memory.outcomes().wake_writer(self.line.as_fd());
-            self.read(&taken, hear)
-                .map_err(|ring::Broken| Trouble::Lost)?;
         }
         self.taken = taken;
-        Ok(found)
+        Ok(before.is_some())
     }
 
     fn begun(&self) -> u64 {
@@ -356,48 +354,33 @@ fn time(payload: &[u8]) -> std::result::Result<u64, ring::Broken> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Values that follow each other.
-struct Values<'a> {
-    taken: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Iterator for Values<'a> {
-    type Item = &'a [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a [u8]> {
-        match ring::record(self.taken, self.at) {
-            Ok((kind::VALUE, range, next)) => {
-                self.at = next;
-                Some(&self.taken[range])
-            }
-            _ => None,
-        }
-    }
-}
-
 impl Local {
+    /// Reads what was taken, of whose first record so many bytes of values have been read `before`. What stays open of it is as [`finish`](ring::Ring::finish) takes
+    /// it.
     fn read(
         &mut self,
         taken: &[u8],
-        hear: &mut dyn FnMut(Said<'_, '_>),
-    ) -> std::result::Result<(), ring::Broken> {
+        mut before: usize,
+        hear: &mut dyn FnMut(Said<'_>),
+    ) -> std::result::Result<Option<usize>, ring::Broken> {
         let mut at = 0;
         while at < taken.len() {
-            let (kind, range, next) = ring::record(taken, at)?;
-            if kind == kind::VALUE {
-                let mut values = Values { taken, at };
-                hear(Said::Values(&mut values));
-                if values.at == at {
-                    return Err(ring::Broken);
+            if ring::header_at(taken, at)?.0 == kind::VALUES {
+                let part = ring::part(taken, at, before)?;
+                let values = Values::all(part.values, part.each).ok_or(ring::Broken)?;
+                hear(Said::Values(values));
+                match part.next {
+                    Some(next) => (at, before) = (next, 0),
+                    // There is more of it than these, and the rest is still to come.
+                    None => return Ok((at > 0).then_some(taken.len() - at)),
                 }
-                at = values.at;
                 continue;
             }
+            let (kind, range, next) = ring::record(taken, at)?;
             at = next;
             let payload = &taken[range];
             match kind {
+                kind::VALUE => hear(Said::Values(Values::one(payload))),
                 kind::READY => hear(Said::Ready),
                 kind::RETIRES => hear(Said::Retires),
                 kind::REPORT => hear(Said::Report(payload)),
@@ -413,7 +396,7 @@ impl Local {
                 }
             }
         }
-        Ok(())
+        Ok(Some(0))
     }
 
     #[cold]
@@ -426,6 +409,7 @@ impl Local {
         if !is_on_line {
             let mut bytes = payload;
             return Ok(match kind {
+                // An initializer's.
                 kind::VALUE => {
                     let body = Body::Inline(payload.to_vec());
                     Outcome::Message(Message::from_parts(body, Vec::new()))

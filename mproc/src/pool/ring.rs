@@ -8,12 +8,19 @@
 //!
 //! | word         | meaning                                           | changed by            | if that process dies here                  |
 //! |--------------|---------------------------------------------------|-----------------------|--------------------------------------------|
-//! | `tail`       | records before it are complete                    | writer, last of all   | what it had written behind it is not there |
+//! | `tail`       | what is before it is there                        | writer, last of all   | what it had written behind it is not there |
 //! | `head`       | bytes before it have been taken                   | reader                | –                                          |
 //! | `awaits`     | 1: ring at the next record; 2: when it is time    | reader sets, writer takes | –                                      |
 //! | `wants_room` | 1: ring when there is room                        | writer sets, reader takes | –                                      |
 //! | `claimed`    | how many pieces have begun, or were taken back    | both, by exchange     | the parent reads from it what had begun    |
 //! | `since`      | when the task that runs began                     | worker, before it claims | the parent has its end to look at       |
+//!
+//! # Open records
+//!
+//! The values of a chunk are one record, of which each value is there as soon as it is: `tail` moves through it. Its header says how long it is going
+//! to be. If it turns out shorter, because a value is of another length or none at all, its header is changed BEFORE `tail` moves on, so whoever
+//! reads `tail` first and the header then knows how much of the record is there, and where the next one begins. `head` stays in front
+//! of an open record, and with it the header. Whatever the writer's end, the values before it are there.
 //!
 //! # Ordering
 //!
@@ -34,6 +41,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::shm::atomic::full_fence;
 use crate::shm::copy::copy;
 use crate::shm::lane::Apart;
+use crate::shm::stretch::{EACH, Stretch};
 use crate::sys::{self, PAGE, SharedMapping};
 
 /// As much as the caches next to a core hold, and two of the largest records.
@@ -138,7 +146,7 @@ pub(super) struct Ring<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Place {
     own: u64,
-    /// The other side's, as last seen.
+    /// Of a writer: the other side's, as last seen. Of a reader: how far it has read, which is beyond `own` in an open record.
     other: u64,
 }
 
@@ -148,16 +156,27 @@ pub(super) struct Broken;
 
 const HEADER: usize = 8;
 
+/// What an open record begins with: the header, how long each value is, and nothing.
+pub(super) const OPENING: usize = 16;
+
+/// 16 KiB, so that there is room behind an open record.
+const LONGEST_OPEN: usize = ROOM / 4;
+
 /// What a reader awaits.
 const SOON: u32 = 1;
 const LATER: u32 = 2;
 
+fn header(kind: u32, length: usize) -> [u8; HEADER] {
+    (length as u64 | u64::from(kind) << 32).to_ne_bytes()
+}
+
 /// How much room a record takes.
+#[inline]
 pub(super) fn size_of_record(length: usize) -> usize {
     HEADER + length.next_multiple_of(8)
 }
 
-impl Ring<'_> {
+impl<'a> Ring<'a> {
     /// Writes a record of several parts. False: there is no room.
     #[inline]
     pub(super) fn push(
@@ -167,27 +186,31 @@ impl Ring<'_> {
         parts: &[&[u8]],
     ) -> Result<bool, Broken> {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
-        let size = size_of_record(length) as u64;
-        if place.own + size - place.other > ROOM as u64 {
-            place.other = self.words.reader.0.head.load(Ordering::Acquire); // pairs with "room there"
-            if place.own.wrapping_sub(place.other) > ROOM as u64 {
-                return Err(Broken);
-            }
-            if place.own + size - place.other > ROOM as u64 {
-                return Ok(false);
-            }
+        let size = size_of_record(length);
+        if self.room(place, size)? < size {
+            return Ok(false);
         }
-        let header = length as u64 | u64::from(kind) << 32;
-        let mut at = place.own;
-        self.put(at, &header.to_ne_bytes());
-        at += HEADER as u64;
+        self.put(place.own, &header(kind, length));
+        let mut at = place.own + HEADER as u64;
         for part in parts {
             self.put(at, part);
             at += part.len() as u64;
         }
-        place.own += size;
+        place.own += size as u64;
         self.words.writer.0.tail.store(place.own, Ordering::Release); // pairs with "record there"
         Ok(true)
+    }
+
+    /// How much room there is, having looked if that seems to be less than is needed.
+    #[inline]
+    fn room(self, place: &mut Place, needed: usize) -> Result<usize, Broken> {
+        if place.own + needed as u64 - place.other > ROOM as u64 {
+            place.other = self.words.reader.0.head.load(Ordering::Acquire); // pairs with "room there"
+            if place.own.wrapping_sub(place.other) > ROOM as u64 {
+                return Err(Broken);
+            }
+        }
+        Ok(ROOM - (place.own - place.other) as usize)
     }
 
     /// Copies into the ring, around its end.
@@ -212,24 +235,107 @@ impl Ring<'_> {
         }
     }
 
+    /// Begins a record of about so many values, each as long as said, or [`EACH`]. To be [closed](Self::close) before anything else is written.
+    /// `None`: there is no room for two in one piece.
+    pub(super) fn open(
+        self,
+        place: &mut Place,
+        kind: u32,
+        each: u32,
+        count: usize,
+    ) -> Result<Option<Stretch<'a>>, Broken> {
+        let mut wanted = LONGEST_OPEN - OPENING;
+        let mut least = wanted / 4;
+        if each != EACH {
+            least = 2 * each as usize;
+            wanted = wanted.min(count.saturating_mul(each as usize));
+        }
+        let mut room = self.room(place, OPENING + wanted)?;
+        // What is around the ring's end is not in one piece.
+        room = room.min(ROOM - place.own as usize % ROOM);
+        wanted = wanted.min(room.saturating_sub(OPENING));
+        if each != EACH && each != 0 {
+            wanted -= wanted % each as usize;
+        }
+        if each == 0 || wanted < least {
+            return Ok(None);
+        }
+        self.put(place.own, &header(kind, OPENING - HEADER + wanted));
+        self.put(place.own + HEADER as u64, &u64::from(each).to_ne_bytes());
+        let at = place.own + OPENING as u64;
+        let (writer, reader) = (&self.words.writer.0, &self.words.reader.0);
+        // SAFETY:
+        // - mapped: `bytes` points into the mapping that the words are borrowed from.
+        // - inside: it was made sure that there is that much up to the ring's end.
+        // - others: it is room, so the reader leaves it alone; the writer writes nothing before it has closed this one.
+        Ok(Some(unsafe {
+            let bytes = self.bytes.add(at as usize % ROOM);
+            Stretch::new(
+                (bytes, wanted),
+                each,
+                (&writer.tail, at),
+                (&reader.awaits, SOON),
+            )
+        }))
+    }
+
+    /// Ends an open record, with as many values as there are.
+    pub(super) fn close(self, place: &mut Place, stretch: Stretch<'_>) {
+        let length = (stretch.position() - place.own) as usize - HEADER;
+        if length == OPENING - HEADER {
+            // As if it had not been.
+            return;
+        }
+        // SAFETY:
+        // - mapped and inside: this is the header that `open` has written; headers are aligned and whole by invariant 1.
+        // - others: the reader only reads it, and finds either length right, see "Open records".
+        let head = unsafe {
+            self.bytes
+                .add(place.own as usize % ROOM)
+                .cast::<AtomicU64>()
+                .as_ref()
+        };
+        let kind = (head.load(Ordering::Relaxed) >> 32) as u32;
+        head.store(u64::from_ne_bytes(header(kind, length)), Ordering::Relaxed);
+        place.own += size_of_record(length) as u64;
+        self.words.writer.0.tail.store(place.own, Ordering::Release); // pairs with "record there"
+    }
+
     /// Whether there is anything to take.
     #[inline]
     pub(super) fn has_more(self, place: &Place) -> bool {
-        self.words.writer.0.tail.load(Ordering::Acquire) != place.own
+        self.words.writer.0.tail.load(Ordering::Acquire) != place.other
     }
 
-    /// Moves everything that is there to the end of `to`. False: there is nothing.
+    /// Adds everything that is new to the end of `to`, which is to be [finished](Self::finish). Of a record that was open, its opening comes again in front of what
+    /// is new; gives how many bytes in between were taken before. `None`: there is nothing new.
     #[inline]
-    pub(super) fn take(self, place: &mut Place, to: &mut Vec<u8>) -> Result<bool, Broken> {
+    pub(super) fn take(self, place: &mut Place, to: &mut Vec<u8>) -> Result<Option<usize>, Broken> {
         let tail = self.words.writer.0.tail.load(Ordering::Acquire); // pairs with "record there"
-        let length = tail.wrapping_sub(place.own) as usize;
-        if length == 0 {
-            return Ok(false);
+        if tail == place.other {
+            return Ok(None);
         }
-        if length > ROOM {
+        if tail.wrapping_sub(place.own) > ROOM as u64 || tail < place.other {
             return Err(Broken);
         }
-        let offset = place.own as usize % ROOM;
+        let open = place.other > place.own;
+        if open {
+            self.get(place.own, OPENING, to);
+        }
+        self.get(place.other, (tail - place.other) as usize, to);
+        let before = if open {
+            (place.other - place.own) as usize - OPENING
+        } else {
+            0
+        };
+        place.other = tail;
+        Ok(Some(before))
+    }
+
+    /// Copies out of the ring, around its end.
+    #[inline]
+    fn get(self, at: u64, length: usize, to: &mut Vec<u8>) {
+        let offset = at as usize % ROOM;
         let first = length.min(ROOM - offset);
         to.reserve(length);
         // SAFETY: as in `put`, the other way round; room was reserved for `length` bytes, which are then set. A writer that changes
@@ -240,9 +346,15 @@ impl Ring<'_> {
             copy(self.bytes.as_ptr(), end.add(first), length - first);
             to.set_len(to.len() + length);
         }
-        place.own = tail;
-        self.words.reader.0.head.store(tail, Ordering::Release); // pairs with "room there"
-        Ok(true)
+    }
+
+    /// Gives the room back of what was taken and read. `open`: that is all but this many bytes at the end of it, which belong to an open record;
+    /// `None`: the one that was open before still is.
+    #[inline]
+    pub(super) fn finish(self, place: &mut Place, open: Option<usize>) {
+        let Some(open) = open else { return };
+        place.own = place.other - open as u64;
+        self.words.reader.0.head.store(place.own, Ordering::Release); // pairs with "room there"
     }
 
     /// How many bytes the reader has not taken.
@@ -324,21 +436,54 @@ impl Ring<'_> {
     }
 }
 
-/// The record at `at` of what was [taken](Ring::take): its kind, its payload, and where the next one is.
+/// The header at `at` of what was [taken](Ring::take): a record's kind and length.
+#[inline]
+pub(super) fn header_at(taken: &[u8], at: usize) -> Result<(u32, usize), Broken> {
+    let header = taken.get(at..).and_then(|rest| rest.first_chunk());
+    let header = u64::from_ne_bytes(*header.ok_or(Broken)?);
+    Ok(((header >> 32) as u32, header as u32 as usize))
+}
+
+/// The record at `at`, all of which is there: its kind, its payload, and where the next one is.
 #[inline]
 pub(super) fn record(
     taken: &[u8],
     at: usize,
 ) -> Result<(u32, std::ops::Range<usize>, usize), Broken> {
-    let header = taken.get(at..).and_then(|rest| rest.first_chunk());
-    let header = u64::from_ne_bytes(*header.ok_or(Broken)?);
-    let length = header as u32 as usize;
+    let (kind, length) = header_at(taken, at)?;
     let start = at + HEADER;
     let next = at + size_of_record(length);
     if next > taken.len() {
         return Err(Broken);
     }
-    Ok(((header >> 32) as u32, start..start + length, next))
+    Ok((kind, start..start + length, next))
+}
+
+/// What there is of a record of values.
+pub(super) struct Part<'a> {
+    /// How long each is, or [`EACH`].
+    pub(super) each: u32,
+    pub(super) values: &'a [u8],
+    /// Where the next record is, if this one is not open any more.
+    pub(super) next: Option<usize>,
+}
+
+/// The record of values at `at`, of which so many bytes of values have been taken `before`.
+#[inline]
+pub(super) fn part(taken: &[u8], at: usize, before: usize) -> Result<Part<'_>, Broken> {
+    let (_, length) = header_at(taken, at)?;
+    let each = taken.get(at + HEADER..).and_then(|rest| rest.first_chunk());
+    let each = u64::from_ne_bytes(*each.ok_or(Broken)?) as u32;
+    let start = at + OPENING;
+    let end = (start + length)
+        .checked_sub(OPENING - HEADER + before)
+        .ok_or(Broken)?;
+    let next = (at + size_of_record(length))
+        .checked_sub(before)
+        .ok_or(Broken)?;
+    let values = taken.get(start..end.min(taken.len())).ok_or(Broken)?;
+    let next = (next <= taken.len()).then_some(next);
+    Ok(Part { each, values, next })
 }
 
 #[cfg(test)]
@@ -363,14 +508,150 @@ mod tests {
                     .unwrap()
             );
             bytes.clear();
-            assert!(other.tasks().take(&mut reader, &mut bytes).unwrap());
+            assert_eq!(
+                other.tasks().take(&mut reader, &mut bytes).unwrap(),
+                Some(0)
+            );
+            other.tasks().finish(&mut reader, Some(0));
             let (kind, range, next) = record(&bytes, 0).unwrap();
             assert_eq!(
                 (kind, &bytes[range], next),
                 (round as u32, &payload[..], bytes.len())
             );
         }
-        assert!(!other.tasks().take(&mut reader, &mut bytes).unwrap());
+        assert_eq!(other.tasks().take(&mut reader, &mut bytes).unwrap(), None);
+    }
+
+    /// A worker's and a parent's side of values.
+    struct Sides {
+        memory: Memory,
+        other: &'static Memory,
+        writer: Place,
+        reader: Place,
+    }
+
+    impl Sides {
+        fn new() -> Self {
+            let (memory, file) = Memory::create().unwrap();
+            Self {
+                other: Box::leak(Box::new(Memory::open(file.as_fd()).unwrap())),
+                memory,
+                writer: Place::default(),
+                reader: Place::default(),
+            }
+        }
+
+        /// Reads what is new: kinds and bytes.
+        fn read(&mut self) -> Vec<(u32, Vec<u8>)> {
+            let (ring, mut taken) = (self.memory.outcomes(), Vec::new());
+            let Some(mut before) = ring.take(&mut self.reader, &mut taken).unwrap() else {
+                return Vec::new();
+            };
+            let (mut at, mut read, mut open) = (0, Vec::new(), Some(0));
+            while at < taken.len() {
+                let (kind, _) = header_at(&taken, at).unwrap();
+                if kind != VALUES {
+                    let (_, range, next) = record(&taken, at).unwrap();
+                    read.push((kind, taken[range].to_vec()));
+                    at = next;
+                    continue;
+                }
+                let part = part(&taken, at, before).unwrap();
+                read.push((part.each, part.values.to_vec()));
+                let Some(next) = part.next else {
+                    open = (at > 0).then_some(taken.len() - at);
+                    break;
+                };
+                (at, before) = (next, 0);
+            }
+            ring.finish(&mut self.reader, open);
+            read
+        }
+    }
+
+    const VALUES: u32 = 77;
+
+    #[test]
+    fn values_are_there_as_soon_as_they_are_put() {
+        let mut sides = Sides::new();
+        let ring = sides.other.outcomes();
+        for each in [1, 3, 8, 40] {
+            ring.push(&mut sides.writer, 5, &[b"before"]).unwrap();
+            let open = ring.open(&mut sides.writer, VALUES, each, 10).unwrap();
+            let mut stretch = open.unwrap();
+            assert!(!stretch.put(&vec![0; each as usize + 1]), "another length");
+            let value = |n: u8| vec![n; each as usize];
+            assert!(stretch.put(&value(1)));
+            assert_eq!(sides.read(), [(5, b"before".to_vec()), (each, value(1))]);
+            assert_eq!(sides.read(), []);
+            (2..=4).for_each(|n| assert!(stretch.put(&value(n))));
+            assert_eq!(sides.read(), [(each, [2, 3, 4].map(value).concat())]);
+            assert!(stretch.put(&value(5)));
+            // Shorter than it was announced.
+            ring.close(&mut sides.writer, stretch);
+            ring.push(&mut sides.writer, 6, &[]).unwrap();
+            assert_eq!(sides.read(), [(each, value(5)), (6, Vec::new())]);
+            // Nothing in it, and all of it.
+            let stretch = ring.open(&mut sides.writer, VALUES, each, 10).unwrap();
+            ring.close(&mut sides.writer, stretch.unwrap());
+            let stretch = ring.open(&mut sides.writer, VALUES, each, 3).unwrap();
+            let mut stretch = stretch.unwrap();
+            (1..=3).for_each(|n| assert!(stretch.put(&value(n))));
+            assert!(!stretch.put(&value(4)), "it is full");
+            assert_eq!(sides.read(), [(each, [1, 2, 3].map(value).concat())]);
+            ring.close(&mut sides.writer, stretch);
+            ring.push(&mut sides.writer, 7, &[]).unwrap();
+            assert_eq!(sides.read().last(), Some(&(7, Vec::new())));
+        }
+    }
+
+    #[test]
+    fn values_of_any_length_go_around_the_end() {
+        let mut sides = Sides::new();
+        let ring = sides.other.outcomes();
+        let (mut sent, mut seen) = (Vec::new(), Vec::new());
+        let mut stretch: Option<Stretch<'static>> = None;
+        for round in 0..20_000_usize {
+            let value = vec![round as u8; round * 7 % 61];
+            if !stretch.as_mut().is_some_and(|stretch| stretch.put(&value)) {
+                if let Some(stretch) = stretch.take() {
+                    ring.close(&mut sides.writer, stretch);
+                }
+                stretch = ring.open(&mut sides.writer, VALUES, EACH, 5).unwrap();
+                if !stretch.as_mut().is_some_and(|stretch| stretch.put(&value)) {
+                    assert!(stretch.is_none(), "it is short, and there is room");
+                    assert!(ring.push(&mut sides.writer, 1, &[&value]).unwrap());
+                }
+            }
+            sent.push(value);
+            if round % 13 == 0 {
+                seen.append(&mut sides.read());
+            }
+        }
+        seen.append(&mut sides.read());
+        let seen = seen.into_iter().flat_map(|(each, bytes)| {
+            let values = if each == EACH {
+                super::super::link::Values::all(&bytes, EACH).unwrap()
+            } else {
+                super::super::link::Values::one(&bytes)
+            };
+            values.iter().map(<[u8]>::to_vec).collect::<Vec<_>>()
+        });
+        assert!(seen.eq(sent));
+    }
+
+    #[test]
+    fn an_open_record_that_makes_no_sense_is_told() {
+        let taken = |length: u64, each: u64, values: &[u8]| {
+            [&length.to_ne_bytes()[..], &each.to_ne_bytes(), values].concat()
+        };
+        assert!(part(&taken(16, 8, &[0; 8]), 0, 0).unwrap().next.is_some());
+        assert!(part(&taken(24, 8, &[0; 8]), 0, 0).unwrap().next.is_none());
+        assert!(part(&taken(24, 8, &[0; 8]), 0, 8).unwrap().next.is_some());
+        // Shorter than what has been taken of it.
+        assert!(part(&taken(16, 8, &[]), 0, 16).is_err());
+        assert!(part(&taken(0, 8, &[0; 8]), 0, 0).is_err());
+        assert!(part(&taken(16, 8, &[])[..12], 0, 0).is_err());
     }
 
     #[test]

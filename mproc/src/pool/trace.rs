@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::drive::Shared;
-use super::group::{Group, Resolution};
+use super::group::{Group, Value};
 use super::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
@@ -266,16 +266,10 @@ impl Trace {
     }
 
     /// A task has resolved. Once for each.
-    pub(super) fn resolved(
-        &self,
-        call: u32,
-        index: usize,
-        name: &'static str,
-        resolution: &Resolution<'_>,
-    ) {
-        let (outcome, error) = match resolution {
-            Resolution::Plain(_) | Resolution::Message(_) => ("value", None),
-            Resolution::Error(error) => (outcome(error.kind()), Some(error)),
+    pub(super) fn resolved(&self, call: u32, index: usize, name: &'static str, value: &Value) {
+        let (outcome, error) = match value {
+            Value::Error(error) => (outcome(error.kind()), Some(error)),
+            _ => ("value", None),
         };
         self.with(|state, now| {
             state.outstanding = state.outstanding.saturating_sub(1);

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::link::Yields;
-use super::local::{CROWD, EACH, Plain, REPORTS, TIMED, empty_line, kind};
+use super::link::{EACH, Yields};
+use super::local::{CROWD, Plain, REPORTS, TIMED, empty_line, kind};
 use super::report;
 use super::ring::{self, Memory, Place};
 use crate::Fd;
 use crate::entry::Call;
-use crate::entry::arguments::Incoming;
+use crate::entry::batch::Batch;
 use crate::entry::call::Resolved;
 use crate::entry::registry::{self, Key, Registration, Served, Unworked};
 use crate::error::{Error, ErrorKind, Panic};
@@ -73,6 +73,7 @@ pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
             outgoing: Place::default(),
             line,
             packets: VecDeque::new(),
+            each: None,
         },
         incoming: Place::default(),
         entries: Vec::new(),
@@ -138,6 +139,19 @@ struct Worker {
     outgoing: Outgoing,
 }
 
+impl Limits {
+    /// How many tasks may be done before it is asked again whether that was enough, when so many have been done.
+    fn most(&self, done: u64) -> usize {
+        if self.growth.is_some() || self.age.is_some() {
+            return 1;
+        }
+        let most = self
+            .tasks
+            .map_or(u64::MAX, |tasks| tasks.saturating_sub(done));
+        usize::try_from(most).unwrap_or(usize::MAX).max(1)
+    }
+}
+
 /// What speaks to the parent.
 struct Mouth {
     memory: &'static Memory,
@@ -145,6 +159,8 @@ struct Mouth {
     line: Arc<OwnedFd>,
     /// What was on the line.
     packets: VecDeque<io::Result<Message>>,
+    /// How long values were last; those of one errand, or [`EACH`].
+    each: Option<u32>,
 }
 
 /// What a call came to, before it is sent.
@@ -181,10 +197,9 @@ impl Worker {
         loop {
             self.wait()?;
             frame.clear();
-            self.mouth
-                .memory
-                .tasks()
-                .take(&mut self.incoming, &mut frame)?;
+            let tasks = self.mouth.memory.tasks();
+            tasks.take(&mut self.incoming, &mut frame)?;
+            tasks.finish(&mut self.incoming, Some(0));
             let mut at = 0;
             // A parent that sleeps until more is needed is woken while there is something left to do.
             let mut half = Some(frame.len() / 2);
@@ -289,18 +304,6 @@ impl Worker {
     /// An errand of plain calls.
     fn plain(&mut self, frame: &mut Vec<u8>, range: Range<usize>) -> Result<Next, Gone> {
         let head = Plain::from_bytes(&frame[range.clone()]).ok_or(Gone)?;
-        let mut at = range.start + Plain::SIZE;
-        let count = head.count as usize;
-        let mut lengths = 0;
-        if head.length == EACH {
-            lengths = at;
-            at += 4 * count;
-            if at > range.end {
-                return Err(Gone);
-            }
-        } else if count * head.length as usize > range.end - at {
-            return Err(Gone);
-        }
         self.is_crowded = head.flags & CROWD != 0 && self.seats >= self.cores;
         self.move_home(head.flags);
         if !self.claim(head.flags & TIMED != 0) {
@@ -310,58 +313,61 @@ impl Worker {
         let entry = match entry {
             Ok(entry) => *entry,
             Err(error) => {
-                for _ in 0..count {
+                for _ in 0..head.count {
                     let refused = Executed::refusal(error);
                     self.mouth.say(0, refused)?;
                 }
                 return Ok(Next::GoOn);
             }
         };
-        let mut incoming = Incoming::over(std::mem::take(frame));
-        let result = self.calls(entry, &mut incoming, head, at, lengths);
-        *frame = incoming.into_bytes();
+        let arguments = range.start + Plain::SIZE..range.end;
+        let same = (head.length != EACH).then_some(head.length as usize);
+        self.mouth.each = None;
+        let (bytes, value) = (std::mem::take(frame), std::mem::take(&mut self.outgoing));
+        let mut batch =
+            Batch::new(bytes, arguments, head.count as usize, same, value).ok_or(Gone)?;
+        let result = self.calls(entry, &mut batch, head.flags);
+        (*frame, self.outgoing) = batch.into_parts();
         result
     }
 
     fn calls(
         &mut self,
         entry: &'static Registration,
-        incoming: &mut Incoming,
-        head: Plain,
-        mut at: usize,
-        mut lengths: usize,
+        batch: &mut Batch<'static>,
+        flags: u32,
     ) -> Result<Next, Gone> {
-        let mut left = head.count;
-        while left > 0 {
-            let length = if head.length == EACH {
-                let length = incoming.word_at(lengths).ok_or(Gone)?;
-                lengths += 4;
-                length
+        // Between their tasks there are records of other kinds.
+        let is_told = self.is_traced || flags & REPORTS != 0;
+        while batch.left() > 0 {
+            let before = batch.left();
+            let most = if is_told {
+                1
             } else {
-                head.length
+                self.limits.most(self.done)
             };
-            incoming.go_to(at..at + length as usize);
-            at += length as usize;
-            left -= 1;
-            self.begins(head.flags)?;
-            let outgoing = &mut self.outgoing;
-            let worked = catch_unwind(AssertUnwindSafe(|| (entry.work)(incoming, outgoing)));
-            self.ends(head.flags)?;
-            if let Ok(Ok(())) = worked
-                && self.outgoing.is_plain_from(0)
-            {
-                // The short way of `say`.
-                let bytes = self.outgoing.gathered();
-                self.mouth.push(kind::VALUE, bytes)?;
-                bytes.clear();
-                self.mouth.wake(left == 0, false);
-            } else {
-                let executed = settle(entry, worked, &mut self.outgoing);
-                self.mouth.say(0, executed)?;
+            batch.serve(most);
+            self.begins(flags)?;
+            let worked = catch_unwind(AssertUnwindSafe(|| (entry.work)(batch)));
+            self.ends(flags)?;
+            if !matches!(worked, Ok(Ok(()))) || batch.take_unplaced() {
+                self.mouth.close(batch);
+                if matches!(worked, Ok(Ok(()))) && batch.value.is_plain_from(0) {
+                    self.mouth.place(batch, is_told)?;
+                } else {
+                    let executed = settle(entry, worked, &mut batch.value);
+                    self.mouth.say(0, executed)?;
+                }
             }
-            if self.is_done() {
+            self.done += (before - batch.left()) as u64;
+            let is_done = self.is_done();
+            if is_done || batch.left() == 0 {
+                self.mouth.close(batch);
+            }
+            if is_done {
                 return self.retire();
             }
+            self.mouth.wake(batch.left() == 0, false);
         }
         Ok(Next::GoOn)
     }
@@ -389,6 +395,7 @@ impl Worker {
         };
         self.ends(head.flags)?;
         self.mouth.say(0, executed)?;
+        self.done += 1;
         if self.is_done() {
             return self.retire();
         }
@@ -429,10 +436,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Counts a task, and says whether it was the last one.
+    /// Whether it has done its share.
     #[inline]
-    fn is_done(&mut self) -> bool {
-        self.done += 1;
+    fn is_done(&self) -> bool {
         if self.limits == Limits::default() {
             return false;
         }
@@ -463,6 +469,43 @@ impl Mouth {
     fn wake(&self, surely: bool, due: bool) {
         let outcomes = self.memory.outcomes();
         outcomes.wake_reader(&self.outgoing, self.line.as_fd(), surely, due);
+    }
+
+    /// Finds a place for the value of the last call, and, unless it is `alone`, for those of the next ones.
+    fn place(&mut self, batch: &mut Batch<'static>, alone: bool) -> Result<(), Gone> {
+        let left = batch.left();
+        let value = batch.value.gathered();
+        if left > 0 && !alone {
+            // Those that are not as long as the one before are taken to be of any length.
+            let each = match value.len() as u32 {
+                0 => EACH,
+                length if self.each.is_none_or(|each| each == length) => length,
+                _ => EACH,
+            };
+            self.each = Some(each);
+            let outcomes = self.memory.outcomes();
+            let places = outcomes.open(&mut self.outgoing, kind::VALUES, each, left + 1)?;
+            if let Some(mut places) = places {
+                let is_placed = places.put(value);
+                batch.places = Some(places);
+                if is_placed {
+                    value.clear();
+                    return Ok(());
+                }
+                self.close(batch);
+            }
+        }
+        let value = batch.value.gathered();
+        self.push(kind::VALUE, value)?;
+        value.clear();
+        Ok(())
+    }
+
+    /// Closes the record that is open, if one is.
+    fn close(&mut self, batch: &mut Batch<'static>) {
+        if let Some(places) = batch.places.take() {
+            self.memory.outcomes().close(&mut self.outgoing, places);
+        }
     }
 
     /// Writes a record, and waits for room if there is none.

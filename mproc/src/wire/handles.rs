@@ -13,6 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -78,23 +79,30 @@ thread_local! {
 }
 
 /// Runs `encode`; handles serialized inside attach themselves to `attached`.
-#[inline]
+#[inline(always)]
 pub(crate) fn attaching<T>(attached: &mut Attached, encode: impl FnOnce() -> T) -> T {
-    let scope = Scope::enter(&ENCODING, &ATTACHED, attached.0.take());
+    let own = if attached.is_empty() {
+        None
+    } else {
+        attached.0.take()
+    };
+    let scope = Scope::<Encoding>::enter(own);
     let result = encode();
-    attached.0 = scope.leave();
+    if let Some(own) = scope.leave() {
+        attached.0 = Some(own);
+    }
     result
 }
 
 /// Runs `decode`; handles deserialized inside claim from `handles`.
-#[inline]
+#[inline(always)]
 pub(crate) fn providing<T>(handles: &mut Handles, decode: impl FnOnce() -> T) -> T {
     let own = if handles.is_empty() {
         None
     } else {
         Some(std::mem::take(handles))
     };
-    let scope = Scope::enter(&DECODING, &PROVIDED, own);
+    let scope = Scope::<Decoding>::enter(own);
     let result = decode();
     if let Some(own) = scope.leave() {
         *handles = own;
@@ -190,53 +198,78 @@ enum Innermost {
     Filled,
 }
 
-/// A scope that is open. Dropping it, on unwinding too, puts the outer one back.
-struct Scope<T: 'static> {
-    innermost: &'static LocalKey<Cell<Innermost>>,
-    contents: &'static LocalKey<RefCell<Vec<T>>>,
-    outer: Innermost,
+/// The scopes of one direction. A type, so that an open scope carries no more than what was before it.
+trait Scopes {
+    type Contents: 'static;
+    const INNERMOST: &'static LocalKey<Cell<Innermost>>;
+    const CONTENTS: &'static LocalKey<RefCell<Vec<Self::Contents>>>;
 }
 
-impl<T> Scope<T> {
-    #[inline]
-    fn enter(
-        innermost: &'static LocalKey<Cell<Innermost>>,
-        contents: &'static LocalKey<RefCell<Vec<T>>>,
-        own: Option<T>,
-    ) -> Self {
-        let mut state = Innermost::Empty;
-        if let Some(own) = own
-            && contents
-                .try_with(|contents| contents.borrow_mut().push(own))
-                .is_ok()
-        {
-            state = Innermost::Filled;
-        }
+struct Encoding;
+
+impl Scopes for Encoding {
+    type Contents = Box<Lists>;
+    const INNERMOST: &'static LocalKey<Cell<Innermost>> = &ENCODING;
+    const CONTENTS: &'static LocalKey<RefCell<Vec<Box<Lists>>>> = &ATTACHED;
+}
+
+struct Decoding;
+
+impl Scopes for Decoding {
+    type Contents = Handles;
+    const INNERMOST: &'static LocalKey<Cell<Innermost>> = &DECODING;
+    const CONTENTS: &'static LocalKey<RefCell<Vec<Handles>>> = &PROVIDED;
+}
+
+/// A scope that is open. Dropping it, on unwinding too, puts the outer one back.
+struct Scope<S: Scopes> {
+    outer: Innermost,
+    of: PhantomData<S>,
+}
+
+// What a message without handles takes is inlined by force, and small enough for it: it is more than half of what it takes to encode a number.
+impl<S: Scopes> Scope<S> {
+    #[inline(always)]
+    fn enter(own: Option<S::Contents>) -> Self {
+        let state = match own {
+            Some(own) => Self::push(own),
+            None => Innermost::Empty,
+        };
         Self {
-            innermost,
-            contents,
-            outer: innermost.replace(state),
+            outer: S::INNERMOST.replace(state),
+            of: PhantomData,
         }
     }
 
-    #[inline]
-    fn leave(self) -> Option<T> {
+    #[inline(always)]
+    fn leave(self) -> Option<S::Contents> {
         ManuallyDrop::new(self).close()
     }
 
-    #[inline]
-    fn close(&self) -> Option<T> {
-        match self.innermost.replace(self.outer) {
-            Innermost::Filled => {
-                let pop = |contents: &RefCell<Vec<T>>| contents.borrow_mut().pop();
-                self.contents.try_with(pop).unwrap_or_default()
-            }
+    #[inline(always)]
+    fn close(&self) -> Option<S::Contents> {
+        match S::INNERMOST.replace(self.outer) {
+            Innermost::Filled => Self::pop(),
             Innermost::Empty | Innermost::None => None,
         }
     }
+
+    #[inline(never)]
+    fn push(own: S::Contents) -> Innermost {
+        match S::CONTENTS.try_with(|contents| contents.borrow_mut().push(own)) {
+            Ok(()) => Innermost::Filled,
+            Err(_) => Innermost::Empty,
+        }
+    }
+
+    #[inline(never)]
+    fn pop() -> Option<S::Contents> {
+        let pop = |contents: &RefCell<Vec<S::Contents>>| contents.borrow_mut().pop();
+        S::CONTENTS.try_with(pop).unwrap_or_default()
+    }
 }
 
-impl<T> Drop for Scope<T> {
+impl<S: Scopes> Drop for Scope<S> {
     #[inline]
     fn drop(&mut self) {
         drop(self.close());

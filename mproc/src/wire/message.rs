@@ -37,9 +37,15 @@ pub(crate) const MAX_HANDLES: usize = 64 * sys::MAX_DESCRIPTORS_PER_PACKET;
 /// A message under construction. What is unique in it comes back if it is dropped.
 #[derive(Default)]
 pub(crate) struct Outgoing {
+    to: Spill,
+    attached: Attached,
+}
+
+/// Where its bytes go.
+#[derive(Default)]
+struct Spill {
     bytes: Vec<u8>,
     spilled: Option<(sys::Memfd, usize)>,
-    attached: Attached,
     /// Whether the bytes stay here, however many they are.
     gathers: bool,
 }
@@ -47,60 +53,60 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// One in which plain encodings are gathered, one behind the other.
     pub(crate) fn gathering() -> Self {
-        Self {
-            gathers: true,
-            ..Self::default()
-        }
+        let mut outgoing = Self::default();
+        outgoing.to.gathers = true;
+        outgoing
     }
 
     /// The bytes that were gathered.
     #[inline]
     pub(crate) fn gathered(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.to.bytes
     }
 
     /// Whether what was gathered from byte `from` on is nothing but bytes, and few enough to travel as they are.
     #[inline]
     pub(crate) fn is_plain_from(&self, from: usize) -> bool {
-        self.attached.is_empty() && self.bytes.len() - from <= INLINE
+        self.attached.is_empty() && self.to.bytes.len() - from <= INLINE
     }
 
     /// Takes what was gathered from byte `from` on, to be a message of its own.
     #[cold]
     pub(crate) fn split_off(&mut self, from: usize) -> Self {
-        Self {
-            bytes: self.bytes.split_off(from),
-            attached: std::mem::take(&mut self.attached),
-            ..Self::default()
-        }
+        let mut other = Self::default();
+        other.to.bytes = self.to.bytes.split_off(from);
+        other.attached = std::mem::take(&mut self.attached);
+        other
     }
 
     /// Appends one value and the handles inside it. After an error the message is not to be sent.
+    #[inline(always)]
     pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
-        let mut attached = std::mem::take(&mut self.attached);
-        let result = handles::attaching(&mut attached, || codec::encode(value, self));
-        self.attached = attached;
-        result
+        let Self { to, attached } = self;
+        handles::attaching(attached, || codec::encode(value, to))
     }
 
-    pub(crate) fn finish(mut self) -> io::Result<Message> {
-        let body = if self.spilled.is_none() && self.bytes.len() <= INLINE {
-            Body::Inline(self.bytes)
+    pub(crate) fn finish(self) -> io::Result<Message> {
+        let Self { mut to, attached } = self;
+        let body = if to.spilled.is_none() && to.bytes.len() <= INLINE {
+            Body::Inline(to.bytes)
         } else {
-            self.spill_with(&[])?;
-            let Some((memfd, length)) = self.spilled else {
+            to.spill_with(&[])?;
+            let Some((memfd, length)) = to.spilled else {
                 unreachable!("spill has made it")
             };
             Body::Blob(Arc::new(memfd.seal()?), length)
         };
-        let (handles, moved) = self.attached.into_parts();
+        let (handles, moved) = attached.into_parts();
         Ok(Message {
             body,
             handles,
             moved,
         })
     }
+}
 
+impl Spill {
     /// Moves what has been encoded so far to the memfd, and `more` after it.
     fn spill_with(&mut self, more: &[u8]) -> io::Result<()> {
         let (memfd, length) = match &mut self.spilled {
@@ -113,9 +119,21 @@ impl Outgoing {
         self.bytes.clear();
         Ok(())
     }
+
+    fn write_or_spill(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > INLINE {
+            // It will be in the memfd anyway, so a copy in between would be for nothing.
+            return self.spill_with(bytes);
+        }
+        if self.bytes.len() + bytes.len() > CHUNK {
+            self.spill_with(&[])?;
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
-impl Write for Outgoing {
+impl Write for Spill {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_all(bytes)?;
@@ -128,15 +146,7 @@ impl Write for Outgoing {
             self.bytes.extend_from_slice(bytes);
             return Ok(());
         }
-        if bytes.len() > INLINE {
-            // It will be in the memfd anyway, so a copy in between would be for nothing.
-            return self.spill_with(bytes);
-        }
-        if self.bytes.len() + bytes.len() > CHUNK {
-            self.spill_with(&[])?;
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
+        self.write_or_spill(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

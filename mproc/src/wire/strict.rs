@@ -95,6 +95,7 @@ pub(super) trait Source<'de>: Copy {
 }
 
 /// Writes `value` to `sink`.
+#[inline(always)]
 pub(super) fn write<T, S>(value: &T, sink: S) -> Result<(), Refusal>
 where
     T: Serialize + ?Sized,
@@ -111,6 +112,7 @@ where
 }
 
 /// Reads a value from `source`, and returns it with how many bytes are left.
+#[inline(always)]
 pub(super) fn read<'de, T, S>(source: S) -> Result<(T, usize), Refusal>
 where
     T: Deserialize<'de>,
