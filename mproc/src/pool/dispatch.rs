@@ -205,6 +205,9 @@ impl<L> Default for Seat<L> {
 const AHEAD: u64 = 300_000;
 const MOST_AHEAD: usize = 256;
 
+/// Nanoseconds that it takes to wake a worker, about.
+const WAKING: u64 = 50_000;
+
 impl<L> Seat<L> {
     /// Learns how fast it is.
     fn worked(&mut self, time: Duration, errands: u32) {
@@ -262,6 +265,9 @@ pub(super) struct Dispatcher<L> {
     seats: Vec<Seat<L>>,
     start: Start<L>,
     end: Option<End>,
+    cores: usize,
+    /// Whether nobody looks before something happens.
+    pub(super) is_unattended: bool,
     /// Workers that end by themselves, or were killed, and have not been waited for.
     pub(super) leaving: Vec<L>,
     /// What to do when no lock is held.
@@ -286,12 +292,14 @@ struct Heard {
 }
 
 impl<L: Link> Dispatcher<L> {
-    pub(super) fn new(seats: usize, start: Start<L>) -> Self {
+    pub(super) fn new(seats: usize, cores: usize, start: Start<L>) -> Self {
         Self {
             queue: VecDeque::new(),
             seats: (0..seats).map(|_| Seat::default()).collect(),
             start,
             end: None,
+            cores,
+            is_unattended: false,
             leaving: Vec::new(),
             after: Vec::new(),
             trace: None,
@@ -519,7 +527,12 @@ impl<L: Link> Dispatcher<L> {
         let ready = self.seats.iter().filter(|seat| seat.is_ready).count();
         // The end of the queue is not given to one alone.
         let share = |queue: &VecDeque<Piece>| (queue.len() / (2 * ready.max(1))).max(1);
-        for idle in [true, false] {
+        let passes = if self.is_tight() {
+            [false, true]
+        } else {
+            [true, false]
+        };
+        for idle in passes {
             for number in 0..self.seats.len() {
                 let seat = &self.seats[number];
                 let (has, window) = (seat.sent.len(), seat.window());
@@ -534,6 +547,26 @@ impl<L: Link> Dispatcher<L> {
                 self.flush(number);
             }
         }
+    }
+
+    /// Whether a worker that sleeps is better left alone: there is no core for it beside those that are at work and the one that we are on, and those are faster
+    /// at it than it would be awake.
+    ///
+    /// What it costs to be wrong is made good by [`balance`](Self::balance), so not while nobody is going to do that.
+    fn is_tight(&self) -> bool {
+        if self.is_unattended {
+            return false;
+        }
+        let mut busy = 0;
+        for seat in &self.seats {
+            if !seat.sent.is_empty() {
+                busy += 1;
+                if seat.pace > WAKING {
+                    return false;
+                }
+            }
+        }
+        busy > 0 && busy + 1 >= self.cores
     }
 
     /// Sends the first piece of the queue to a worker. False: it takes no more, or there is none.
@@ -1102,7 +1135,7 @@ mod tests {
                 all.lock().unwrap().insert(count, fake);
                 Ok(FakeLink(count, Arc::clone(&all)))
             };
-            let dispatcher = Dispatcher::new(seats, Box::new(start));
+            let dispatcher = Dispatcher::new(seats, usize::MAX, Box::new(start));
             Self { fakes, dispatcher }
         }
 
@@ -1232,6 +1265,33 @@ mod tests {
         stage.begin(2);
         stage.say(2, FakeSaid::Value);
         assert!(group.is_done());
+    }
+
+    #[test]
+    fn nobody_is_woken_for_little_where_there_is_no_core() {
+        let mut stage = Stage::new(2);
+        stage.dispatcher.cores = 2;
+        stage.dispatcher.seats[0].pace = 1000;
+        let groups: Vec<_> = (0..3).map(|_| one(&mut stage, Rules::default())).collect();
+        assert_eq!([1, 2].map(|worker| stage.waiting(worker)), [3, 0]);
+        // Whoever gave it looks before going to sleep.
+        stage.begin(1);
+        stage.dispatcher.balance();
+        assert_eq!([1, 2].map(|worker| stage.waiting(worker)), [1, 1]);
+        stage.begin(2);
+        stage.say(2, FakeSaid::Value);
+        assert!(groups[1].is_done() && !groups[0].is_done());
+        // Nobody is going to look.
+        stage.dispatcher.is_unattended = true;
+        let _ = one(&mut stage, Rules::default());
+        assert_eq!(stage.waiting(2), 1);
+        stage.begin(2);
+        stage.say(2, FakeSaid::Value);
+        // What is being done takes long.
+        stage.dispatcher.is_unattended = false;
+        stage.dispatcher.seats[0].pace = 10 * WAKING;
+        let _ = one(&mut stage, Rules::default());
+        assert_eq!(stage.waiting(2), 1);
     }
 
     #[test]

@@ -310,7 +310,7 @@ impl Shared {
     ) -> (MutexGuard<'a, Desk>, Driven) {
         if desk.sleeps {
             // The background thread, which finds that it has lost the role.
-            desk.sleeps = false;
+            (desk.sleeps, desk.dispatcher.is_unattended) = (false, false);
             sys::ring(self.kick.as_fd());
         }
         desk.role = role;
@@ -441,7 +441,7 @@ impl Shared {
             // See `Ring::wake_reader`.
             until = until.within(GLANCE);
         }
-        desk.sleeps = true;
+        (desk.sleeps, desk.dispatcher.is_unattended) = (true, true);
         drop(desk);
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.kick.as_fd()];
         for (line, child) in &ears {
@@ -456,7 +456,7 @@ impl Shared {
         if desk.role != role || !desk.sleeps {
             return (desk, false);
         }
-        desk.sleeps = false;
+        (desk.sleeps, desk.dispatcher.is_unattended) = (false, false);
         for link in desk.dispatcher.links_mut() {
             link.do_not_listen();
         }

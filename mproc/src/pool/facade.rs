@@ -312,7 +312,7 @@ impl PoolBuilder {
             }
             Ok(worker)
         };
-        let mut dispatcher = Dispatcher::new(processes, Box::new(start));
+        let mut dispatcher = Dispatcher::new(processes, cpu_count(), Box::new(start));
         dispatcher.trace = trace.clone();
         dispatcher.is_on_demand = is_on_demand;
         // Dropped if a worker cannot be started, and the earlier ones with it.
