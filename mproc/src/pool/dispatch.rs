@@ -201,8 +201,9 @@ impl<L> Default for Seat<L> {
     }
 }
 
-/// So much work is given ahead.
+/// So much work is given ahead, in nanoseconds, or so many errands: each time that more is given costs a worker its core for a moment.
 const AHEAD: u64 = 300_000;
+const FEWEST_AHEAD: usize = 8;
 const MOST_AHEAD: usize = 256;
 
 /// Nanoseconds that it takes to wake a worker, about.
@@ -216,7 +217,7 @@ impl<L> Seat<L> {
     }
 
     fn window(&self) -> usize {
-        ((AHEAD / self.pace.max(1)) as usize).clamp(2, MOST_AHEAD)
+        ((AHEAD / self.pace.max(1)) as usize).clamp(FEWEST_AHEAD, MOST_AHEAD)
     }
 }
 
@@ -1233,10 +1234,10 @@ mod tests {
         let _second = one(&mut stage, Rules::default());
         stage.begin(1);
         assert_eq!(started(&stage), 1);
-        // One lies ahead of the first worker until the others are ready, one still waits in the queue.
+        // These lie ahead of the first worker until the others are ready.
         for count in 2..=3 {
             let _third = one(&mut stage, Rules::default());
-            assert_eq!((started(&stage), stage.waiting(1)), (count, 1));
+            assert_eq!((started(&stage), stage.waiting(1)), (count, count - 1));
         }
         stage.dispatcher.hear();
         stage.dispatcher.feed();
