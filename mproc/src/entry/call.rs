@@ -58,6 +58,8 @@ pub struct Call<R> {
 /// The arguments, shared by clones of a call.
 #[derive(Clone)]
 enum Bound {
+    /// Bytes, and nothing else: few enough to be copied with a call, which is cheaper than to share what is hardly ever cloned.
+    Plain(Vec<u8>),
     Reusable(Arc<Message>),
     /// Something in them is unique, so there is one use for all clones.
     Once(Arc<Single<Message>>),
@@ -77,15 +79,18 @@ const USED: &str = "this call carries a unique handle and has been used";
 impl Bound {
     fn new(message: Message, unique: bool) -> Self {
         if unique {
-            Self::Once(Arc::new(Single::new(message)))
-        } else {
-            Self::Reusable(Arc::new(message))
+            return Self::Once(Arc::new(Single::new(message)));
+        }
+        match message.into_plain() {
+            Ok(bytes) => Self::Plain(bytes),
+            Err(message) => Self::Reusable(Arc::new(message)),
         }
     }
 
     /// The arguments, to be read in this process.
     fn into_message(self) -> Result<Arc<Message>> {
         match self {
+            Self::Plain(bytes) => Ok(Arc::new(plain(bytes))),
             Self::Reusable(message) => Ok(message),
             Self::Once(message) => match message.take() {
                 Some(message) => Ok(Arc::new(message.arrived())),
@@ -97,6 +102,10 @@ impl Bound {
     /// What goes into the message that is being encoded.
     fn travelling<E: serde::ser::Error>(&self) -> Result<(TravellingArguments, Vec<Fd>), E> {
         match self {
+            Self::Plain(bytes) => {
+                let bytes = TravellingArguments::Inline(Bytes(bytes.clone()));
+                Ok((bytes, Vec::new()))
+            }
             Self::Reusable(message) => Ok(travelling(message)),
             // What moved into this call is gone once the message around it is.
             Self::Once(message) => {
@@ -112,10 +121,14 @@ impl Bound {
 
     fn is_used(&self) -> bool {
         match self {
-            Self::Reusable(_) => false,
+            Self::Plain(_) | Self::Reusable(_) => false,
             Self::Once(message) => message.with(|_| ()).is_none(),
         }
     }
+}
+
+fn plain(bytes: Vec<u8>) -> Message {
+    Message::from_parts(Body::Inline(bytes), Vec::new())
 }
 
 fn used() -> Error {
@@ -162,16 +175,8 @@ impl<R> Call<R> {
     /// The entry, and the encoded arguments, which are used up if they hold something unique.
     pub(crate) fn into_load(self) -> Result<(&'static Registration, Load)> {
         let load = match self.arguments.map_err(|error| rebuilt(&error))? {
-            Bound::Reusable(message) => match Arc::try_unwrap(message).map(Message::into_plain) {
-                Ok(Ok(bytes)) => Load::Plain(bytes),
-                Ok(Err(message)) => Load::Message(Arc::new(message)),
-                Err(message) => match message.parts() {
-                    (Body::Inline(bytes), handles) if handles.is_empty() => {
-                        Load::Plain(bytes.clone())
-                    }
-                    _ => Load::Message(message),
-                },
-            },
+            Bound::Plain(bytes) => Load::Plain(bytes),
+            Bound::Reusable(message) => Load::Message(message),
             Bound::Once(message) => Load::Once(Box::new(message.take().ok_or_else(used)?)),
         };
         Ok((self.registration, load))
@@ -248,6 +253,9 @@ impl<R> Clone for Call<R> {
 impl<R> fmt::Debug for Call<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.arguments {
+            Ok(Bound::Plain(bytes)) => {
+                write!(f, "Call({}, {} bytes, 0 handles)", self.name(), bytes.len())
+            }
             Ok(Bound::Reusable(message)) => write!(f, "Call({}, {message:?})", self.name()),
             Ok(Bound::Once(message)) => {
                 let message = message.with(|message| format!("{message:?}, unique"));
