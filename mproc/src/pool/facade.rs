@@ -142,6 +142,17 @@ impl PoolBuilder {
 
     /// What workers are called, before their number: `Loader` for `Loader-1`, `Loader-2` … in the order of their starts. The default is `PoolWorker`. A worker sees
     /// it as [`current_process`](crate::current_process)`().name()`, others in `ps`, logs and errors.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> mproc::Result<()> {
+    /// let pool = mproc::Pool::builder().processes(2).name_prefix("Loader").start()?;
+    /// let names: Vec<_> = pool.workers().iter().map(|worker| worker.name().to_owned()).collect();
+    /// assert_eq!(names, ["Loader-1", "Loader-2"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "thread_name_prefix")]
     pub fn name_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.name = Some(prefix.into());
@@ -149,6 +160,21 @@ impl PoolBuilder {
     }
 
     /// How often a task is run again when its worker dies, where a call does not say otherwise by [`Calls::retries`]; the default is never.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// #[mproc::entry]
+    /// fn die() { std::process::abort() }
+    ///
+    /// # fn main() -> mproc::Result<()> {
+    /// let pool = mproc::Pool::builder().processes(1).retries(2).start()?;
+    /// // Three times in vain, and here once.
+    /// assert!(pool.apply(die::bind()).is_err());
+    /// assert!(pool.calls().retries(0).apply(die::bind()).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
