@@ -103,6 +103,8 @@ pub enum ErrorKind {
     WouldBlock,
     /// A thread would have waited for itself.
     Deadlock,
+    /// A thread has ended with a lock whose guard it had forgotten.
+    Leaked,
     /// There are as many already as there can be: locks of a thread, holders of a semaphore.
     TooMany,
     /// The barrier is broken.

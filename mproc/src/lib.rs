@@ -35,8 +35,11 @@
 //!
 //! # Platform
 //!
-//! Linux 5.16 or newer (queues sleep with `futex_waitv`, and say so where a sandbox refuses it) with `/proc` mounted; written for x86-64 and aarch64, glibc and musl, and tested on x86-64 with glibc. Programs that
+//! Linux 5.16 or newer (queues sleep with `futex_waitv`, and say so where a sandbox refuses it) with `/proc` mounted and pages of 4 KiB; written for x86-64 and aarch64, glibc and musl, and tested on x86-64 with glibc. Programs that
 //! are linked dynamically against this crate as a Rust `dylib` cannot use the cargo feature `test`.
+//!
+//! Processes that share queues, locks or memory under a lock have to be in one PID namespace: the kernel looks after locks by the numbers of threads. (Locks
+//! refuse one from another namespace where they arrive.)
 //!
 //! # Map
 //!

@@ -389,3 +389,25 @@ fn permutations(items: &mut [usize], count: usize, act: &mut impl FnMut(&[usize]
         items.swap(other, count - 1);
     }
 }
+
+/// A guard is forgotten, the handle dropped, and the lock comes back: it is the same, so its owner does not wait for itself.
+#[test]
+fn a_lock_that_was_forgotten_comes_back_as_the_same() {
+    let _watchdog = watchdog("a_lock_that_was_forgotten_comes_back_as_the_same", LIMIT);
+    let (locks, rlocks) = (
+        Queue::<Lock>::new().unwrap(),
+        Queue::<RLock>::new().unwrap(),
+    );
+    let lock = Lock::new().unwrap();
+    locks.put(lock.clone()).unwrap();
+    std::mem::forget(lock.acquire().unwrap());
+    drop(lock);
+    let back = locks.get().unwrap();
+    assert!(matches!(back.acquire(), Err(AcquireError::Deadlock)));
+    let rlock = RLock::new().unwrap();
+    rlocks.put(rlock.clone()).unwrap();
+    std::mem::forget(rlock.acquire().unwrap());
+    drop(rlock);
+    let back = rlocks.get().unwrap();
+    drop(back.acquire().unwrap());
+}

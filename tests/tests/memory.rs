@@ -338,6 +338,45 @@ fn what_the_dead_leave_is_removed_unless_somebody_has_it() {
     living.unlink().unwrap();
 }
 
+/// More is left than there are descriptors, and none of it is overlooked.
+#[test]
+fn more_is_left_than_there_are_descriptors() {
+    let _watchdog = watchdog("more_is_left_than_there_are_descriptors", LIMIT);
+    let _alone = alone_with_the_dead();
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    #[mproc::entry]
+    fn leave_many(prefix: &str, many: usize) {
+        for number in 0..many {
+            SharedMemory::create(&format!("{prefix}-{number}"), 8).unwrap();
+        }
+    }
+    #[mproc::entry]
+    fn remove_with_few(descriptors_left: usize) -> Result<(usize, usize), String> {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+        let open = || std::fs::File::open("/dev/null").ok();
+        let mut taken: Vec<_> = std::iter::from_fn(open).collect();
+        taken.truncate(taken.len() - descriptors_left);
+        let found = SharedMemory::abandoned().map_err(|error| error.to_string())?;
+        let removed = SharedMemory::unlink_abandoned().map_err(|error| error.to_string())?;
+        Ok((found.len(), removed.len()))
+    }
+    let prefix = format!("mproc-test-many-{}", std::process::id());
+    leave_many::spawn(&prefix, 100).unwrap().join().unwrap();
+    // With none, it says so, and with a few it goes.
+    let error = remove_with_few::spawn(0)
+        .unwrap()
+        .join()
+        .unwrap()
+        .unwrap_err();
+    assert!(error.contains("Too many open files"), "{error}");
+    let (found, removed) = remove_with_few::spawn(10).unwrap().join().unwrap().unwrap();
+    assert!(found >= 100 && removed >= 100, "{found}, {removed}");
+    for number in 0..100 {
+        assert!(!std::fs::exists(format!("/dev/shm/{prefix}-{number}")).unwrap());
+    }
+}
+
 /// Makers are killed at any instant, and whatever has a name then is whole, and is found.
 #[test]
 fn whoever_makes_it_is_killed_at_any_instant() {

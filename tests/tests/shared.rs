@@ -212,3 +212,134 @@ fn nothing_is_left_behind() {
     }
     assert_eq!(use_them::spawn().unwrap().join().unwrap(), 0);
 }
+
+/// What a forgotten guard has lent lives on with the process, and nobody is lent the same, here or elsewhere, until that ends.
+#[test]
+fn a_forgotten_guard_s_slice_is_alone() {
+    let _watchdog = watchdog("a_forgotten_guard_s_slice_is_alone", LIMIT);
+    #[mproc::entry]
+    fn forget(array: Array<u64>, forgotten: &mproc::Event) {
+        let array: &'static Array<u64> = Box::leak(Box::new(array));
+        let thread = std::thread::spawn(move || -> &'static mut [u64] {
+            let guard = Box::leak(Box::new(array.lock().unwrap()));
+            guard
+        });
+        let slice = thread.join().unwrap();
+        slice[0] = 1;
+        // The thread's end frees the lock in the kernel; here it is to be refused.
+        while array.lock_handle().locked() {
+            std::thread::yield_now();
+        }
+        for _ in 0..3 {
+            let error = array.try_lock().unwrap_err();
+            assert!(matches!(error, AcquireError::Leaked { .. }), "{error:?}");
+        }
+        forgotten.set().unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let array = Array::from_slice(&[0_u64; 4]).unwrap();
+    let forgotten = mproc::Event::new().unwrap();
+    let child = forget::spawn(array.clone(), &forgotten).unwrap();
+    forgotten.wait().unwrap();
+    for _ in 0..3 {
+        match array.lock() {
+            Err(AcquireError::Leaked { process_id }) => assert_eq!(process_id, child.id()),
+            other => panic!("{other:?}"),
+        }
+    }
+    let error = mproc::Error::from(array.lock().unwrap_err());
+    assert_eq!(error.kind(), mproc::ErrorKind::Leaked, "{error}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    match array.lock() {
+        Err(AcquireError::OwnerDied { guard, process_id }) => {
+            assert_eq!((guard[0], process_id), (1, child.id()));
+            guard.mark_consistent();
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(array.lock().is_ok());
+}
+
+/// As a death does, a panic under the lock leaves a mark for everybody.
+#[test]
+fn a_panic_under_the_lock_leaves_a_mark() {
+    let _watchdog = watchdog("a_panic_under_the_lock_leaves_a_mark", LIMIT);
+    #[mproc::entry]
+    fn panic_half_way(array: &Array<u64>) {
+        let mut elements = array.lock().unwrap();
+        elements[0] = 1;
+        panic!("as intended");
+    }
+    let array = Array::from_slice(&[0_u64, 0]).unwrap();
+    let value = Value::new(0_u8).unwrap();
+    let child = panic_half_way::spawn(&array).unwrap();
+    let pid = child.id();
+    assert!(child.join().unwrap_err().is_panic());
+    for _ in 0..2 {
+        match array.lock() {
+            Err(AcquireError::OwnerDied { guard, process_id }) => {
+                assert_eq!((guard[0], process_id), (1, pid));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    array
+        .lock()
+        .unwrap_err()
+        .into_guard()
+        .unwrap()
+        .mark_consistent();
+    assert!(array.lock().is_ok());
+    // In a thread as well. One that was unwinding before it took the lock leaves none.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            struct Adds<'a>(&'a Array<u64>);
+            impl Drop for Adds<'_> {
+                fn drop(&mut self) {
+                    self.0.lock().unwrap()[1] += 1;
+                }
+            }
+            let _adds = Adds(&array);
+            let _guard = value.lock().unwrap();
+            panic!("as intended");
+        });
+        thread.join().unwrap_err();
+    });
+    assert!(value.lock().unwrap_err().is_owner_died());
+    assert_eq!(*array.lock().unwrap(), [1, 1]);
+}
+
+/// Fields that lie where their alignment wants them are whole, wherever the struct lies.
+#[test]
+fn fields_of_structs_are_whole() {
+    let _watchdog = watchdog("fields_of_structs_are_whole", LIMIT);
+    #[mproc::entry]
+    fn write(array: &RawArray<[u32; 3]>, stop: &RawValue<bool>) {
+        let mut ones = false;
+        while !stop.get() {
+            ones = !ones;
+            for index in 0..array.len() {
+                array.write(index, [if ones { u32::MAX } else { 0 }; 3]);
+            }
+        }
+    }
+    let array = RawArray::from_slice(&[[0_u32; 3]; 3]).unwrap();
+    let stop = RawValue::new(false).unwrap();
+    let child = write::spawn(&array, &stop).unwrap();
+    let mut seen = [false; 2];
+    let mut rounds = 0;
+    while rounds < dose(100_000, 20_000_000) || seen != [true; 2] {
+        rounds += 1;
+        for index in 0..array.len() {
+            for number in array.read(index) {
+                assert!(number == 0 || number == u32::MAX, "{number:x}");
+                seen[usize::from(number == 0)] = true;
+            }
+        }
+    }
+    stop.set(true);
+    child.join().unwrap();
+}

@@ -35,7 +35,8 @@ pub enum AcquireError<G> {
     OwnerDied {
         /// Holds the lock.
         guard: G,
-        /// The process that died, or the process of the thread that ended; 0 if that is not known.
+        /// The process that died, or panicked, or whose thread ended; 0 if that is not known. (If it died within the instant of taking the lock, this may be
+        /// the owner before it.)
         process_id: u32,
     },
     /// Somebody holds it. Only from the `try_` forms.
@@ -44,6 +45,12 @@ pub enum AcquireError<G> {
     Timeout,
     /// The calling thread holds it, and would wait for itself for ever.
     Deadlock,
+    /// A thread has ended and left a guard behind that was forgotten (`std::mem::forget`, `Box::leak`), and its process goes on: what the guard has lent, a slice of
+    /// an [`Array`](crate::Array) for instance, may still be used there. The lock is to be had when that process has ended.
+    Leaked {
+        /// The process that goes on.
+        process_id: u32,
+    },
     /// The thread holds 2000 locks or permits; the kernel looks after no more than 2048 when it dies.
     TooMany,
     /// The system refused.
@@ -57,6 +64,7 @@ impl<G> AcquireError<G> {
             NotAcquired::TimedOut => Self::Timeout,
             NotAcquired::Deadlock => Self::Deadlock,
             NotAcquired::TooMany => Self::TooMany,
+            NotAcquired::Leaked(process_id) => Self::Leaked { process_id },
             NotAcquired::Io(error) => Self::Io(error),
         }
     }
@@ -84,6 +92,7 @@ impl<G> AcquireError<G> {
             Self::WouldBlock => AcquireError::WouldBlock,
             Self::Timeout => AcquireError::Timeout,
             Self::Deadlock => AcquireError::Deadlock,
+            Self::Leaked { process_id } => AcquireError::Leaked { process_id },
             Self::TooMany => AcquireError::TooMany,
             Self::Io(error) => AcquireError::Io(error),
         }
@@ -103,6 +112,10 @@ impl<G> fmt::Display for AcquireError<G> {
             Self::Deadlock => f.write_str(
                 "this thread holds the lock already and would wait for itself; an `RLock` may be acquired again",
             ),
+            Self::Leaked { process_id } => write!(
+                f,
+                "a thread of process {process_id} has ended and left a guard behind that it had forgotten; the lock is to be had when that process has ended"
+            ),
             Self::TooMany => f.write_str(
                 "this thread holds 2000 locks and permits already; release some before acquiring more",
             ),
@@ -119,6 +132,7 @@ impl<G> fmt::Debug for AcquireError<G> {
             Self::WouldBlock => "WouldBlock",
             Self::Timeout => "Timeout",
             Self::Deadlock => "Deadlock",
+            Self::Leaked { .. } => "Leaked",
             Self::TooMany => "TooMany",
             Self::Io(_) => "Io",
         };
@@ -143,6 +157,7 @@ impl<G> From<AcquireError<G>> for Error {
             AcquireError::WouldBlock => ErrorKind::WouldBlock,
             AcquireError::Timeout => ErrorKind::Timeout,
             AcquireError::Deadlock => ErrorKind::Deadlock,
+            AcquireError::Leaked { .. } => ErrorKind::Leaked,
             AcquireError::TooMany => ErrorKind::TooMany,
             AcquireError::Io(_) => {
                 let AcquireError::Io(error) = error else {

@@ -69,7 +69,8 @@ pub enum BarrierError {
         /// Whether that process died.
         died: bool,
     },
-    /// The time of this party was over. That broke the barrier.
+    /// The time of this party was over. That broke the barrier, unless it came while the last pass was not over, the action before it still running, or
+    /// could not even ask, since one that was changing the barrier has been stopped (`SIGSTOP`): see [`is_broken`](Barrier::is_broken).
     Timeout,
     /// There are 1024 parties already, or this thread holds 2000 locks.
     TooMany,
@@ -324,7 +325,7 @@ impl fmt::Display for BarrierError {
                 "the barrier was broken by a party of it (pid {id}); `reset` mends it"
             ),
             Self::Broken { .. } => f.write_str("the barrier was reset while this party waited"),
-            Self::Timeout => f.write_str("the others did not come in time; the barrier is broken"),
+            Self::Timeout => f.write_str("the others did not come in time"),
             Self::TooMany => f.write_str("the barrier has 1024 parties, or this thread 2000 locks"),
             Self::Io(error) => write!(f, "waiting at a barrier failed: {error}"),
         }

@@ -209,7 +209,7 @@ impl Condition {
     ///
     /// The lock is held as before, whatever the error:
     ///
-    /// - [`OwnerDied`](ErrorKind::OwnerDied): this thread was notified, and acquired the lock from an owner that died; or the data were
+    /// - [`OwnerDied`](ErrorKind::OwnerDied): this thread was notified, or its time was over, and it acquired the lock from an owner that died; or the data were
     ///   inconsistent already.
     /// - [`NotOwned`](ErrorKind::NotOwned): the guard is of another lock. Nothing was waited for.
     /// - [`TooMany`](ErrorKind::TooMany): 1024 wait already.

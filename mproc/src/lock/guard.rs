@@ -11,6 +11,8 @@ use crate::sys::is_own_thread;
 /// One hold of a lock. Belongs to the thread that acquired it.
 pub(crate) struct Held<'l> {
     core: &'l LockCore,
+    /// Whether the thread was unwinding already when it acquired it.
+    panicking: bool,
     thread: PhantomData<*mut ()>,
 }
 
@@ -27,6 +29,7 @@ impl<'l> Held<'l> {
         let acquired = core.acquire(patience).map_err(AcquireError::of)?;
         let guard = Self {
             core,
+            panicking: std::thread::panicking(),
             thread: PhantomData,
         };
         match acquired {
@@ -48,6 +51,10 @@ impl<'l> Held<'l> {
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
+        // As std's mutex does it: what a panic has left may be half changed.
+        if std::thread::panicking() && !self.panicking {
+            self.core.mark_inconsistent();
+        }
         self.core.release();
     }
 }

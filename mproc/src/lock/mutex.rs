@@ -28,7 +28,7 @@ use crate::sync::lock::{LockCore, Patience};
 /// A process that is killed while it holds the lock, at whatever instruction, and a thread that ends while it does (its guard
 /// having been forgotten), leave it to the next who acquires it, who is told: [`OwnerDied`](AcquireError::OwnerDied), with the guard. If the
 /// lock guards nothing of mproc's that is told once; a lock that guards a value or an array tells everybody until somebody calls
-/// [`mark_consistent`](LockGuard::mark_consistent). One that is killed while it waits costs nothing. A process that is
+/// [`mark_consistent`](LockGuard::mark_consistent), also of one who panicked with it. One that is killed while it waits costs nothing. A process that is
 /// *stopped* (`SIGSTOP`) while it holds the lock keeps it.
 ///
 /// # Examples

@@ -149,6 +149,9 @@ impl Semaphore {
 
     /// Adds a permit that nobody held: a signal to one who waits, or the end of one that was [given away](Permit::forget).
     ///
+    /// It waits for whoever changes the semaphore at this moment, which is a matter of nanoseconds, unless that process has been stopped (`SIGSTOP`) in the
+    /// middle; so does giving a permit back.
+    ///
     /// # Errors
     ///
     /// [`OverReleased`](ErrorKind::OverReleased) beyond 2³² − 1 permits; if the system refuses.

@@ -561,7 +561,7 @@ impl Core {
         let label = Label::from_bytes(bytes);
         let count = usize::from(frame.handles());
         let looked = match label {
-            Some(label) => side.fetcher.look(&self.office, label, count),
+            Some(label) => side.fetcher.look(&self.office, words, label, count),
             None => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "an item without its label",

@@ -181,10 +181,11 @@ impl Fetcher {
     pub(super) fn look(
         &mut self,
         office: &Office,
+        words: &CourierWords,
         label: Label,
         count: usize,
     ) -> io::Result<Handles> {
-        let from = self.crate_of(office, label.crate_id)?;
+        let from = self.crate_of(office, words, label.crate_id)?;
         courier::look(from, label, count)
     }
 
@@ -203,7 +204,12 @@ impl Fetcher {
         words.thrown_away.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn crate_of(&mut self, office: &Office, id: u64) -> io::Result<BorrowedFd<'_>> {
+    fn crate_of(
+        &mut self,
+        office: &Office,
+        words: &CourierWords,
+        id: u64,
+    ) -> io::Result<BorrowedFd<'_>> {
         let known = self.crates.iter().position(|(known, _)| *known == id);
         let index = match known {
             Some(index) => index,
@@ -217,8 +223,14 @@ impl Fetcher {
                     is_it
                 })?;
                 let found = found.ok_or_else(|| invalid("descriptors are missing"))?;
-                // Those that were emptied before their maker was done with them are at their end by now.
+                // Those that were emptied before their maker was done with them are at their end by now, and nobody else looks at them
+                // again: they are thrown away here.
+                let before = self.crates.len();
                 self.crates.retain(|(_, fd)| !is_at_end(fd.as_fd()));
+                if self.crates.len() < before {
+                    // OK to ignore: as in `done`.
+                    let _ = office.tidy(words);
+                }
                 if self.crates.len() >= KEPT {
                     self.crates.remove(0);
                 }
@@ -272,7 +284,7 @@ mod tests {
         hand_in_again(&office); // as one does that is then killed
         let label = packed(&office, &words, &mut other);
         let mut fetcher = Fetcher::default();
-        assert_eq!(fetcher.look(&office, label, 1).unwrap().len(), 1);
+        assert_eq!(fetcher.look(&office, &words, label, 1).unwrap().len(), 1);
         office.tidy(&words).unwrap();
         assert_eq!(ids(&office), [2, 1]);
         assert_eq!(words.gone.load(Ordering::Relaxed), 0);
@@ -289,7 +301,7 @@ mod tests {
         drop((second, fourth));
         let mut fetcher = Fetcher::default();
         for label in [labels[3], labels[1]] {
-            fetcher.look(&office, label, 1).unwrap();
+            fetcher.look(&office, &words, label, 1).unwrap();
             fetcher.done(&office, &words, label);
         }
         let mut left = ids(&office);
@@ -297,6 +309,19 @@ mod tests {
         assert_eq!(left, [1, 3]);
         assert_eq!(words.gone.load(Ordering::Relaxed), 2);
         drop((first, third));
+    }
+
+    /// Taken one by one as they are put, each crate is empty before its maker is done with it.
+    #[test]
+    fn crates_that_were_emptied_early_are_thrown_away() {
+        let (office, words) = (Office::new().unwrap(), CourierWords::default());
+        let (mut packer, mut fetcher) = (Packer::default(), Fetcher::default());
+        for _ in 0..3 * 200 * OFFICE {
+            let label = packed(&office, &words, &mut packer);
+            fetcher.look(&office, &words, label, 1).unwrap();
+            fetcher.done(&office, &words, label);
+        }
+        assert!(ids(&office).len() <= 2, "{:?}", ids(&office));
     }
 
     #[test]
@@ -319,7 +344,13 @@ mod tests {
         // The crate is used on.
         let next = packed(&office, &words, &mut packer);
         assert_eq!(next.crate_id, label.crate_id);
-        assert_eq!(Fetcher::default().look(&office, next, 1).unwrap().len(), 1);
+        assert_eq!(
+            Fetcher::default()
+                .look(&office, &words, next, 1)
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]

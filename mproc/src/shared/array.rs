@@ -35,7 +35,10 @@ use crate::sys::PAGE;
 ///
 /// Who is killed while it holds the lock may leave the elements half changed, each of them being what it was or what it was to be, or, if
 /// longer than a word, something in between. The next one to lock it is told, by [`OwnerDied`](AcquireError::OwnerDied) with the guard, and so is everybody
-/// until somebody calls [`mark_consistent`](ArrayGuard::mark_consistent).
+/// until somebody calls [`mark_consistent`](ArrayGuard::mark_consistent). The same is true of who panics while it holds the lock, as with std's mutex.
+///
+/// A guard that is forgotten (`std::mem::forget`, `Box::leak`) keeps the lock as long as its thread lives. After that, nobody gets it before the thread's *process* has
+/// ended: what the guard has lent may still be in use. Until then each who asks is told: [`Leaked`](AcquireError::Leaked).
 ///
 /// # Examples
 ///

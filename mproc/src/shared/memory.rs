@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize, AtomicU8, AtomicU16, AtomicU32,
@@ -17,6 +18,7 @@ use super::segment::{self, Contents, Label, Orphan};
 use super::tear;
 use crate::Fd;
 use crate::error::{Error, Result};
+use crate::sys;
 
 /// A block of bytes that processes and threads share.
 ///
@@ -162,7 +164,8 @@ impl SharedMemory {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             Some(label) => label.length,
-            None => segment::fill(&file)?,
+            // It is looked at BEFORE it is given memory: that of others is not ours to fill.
+            None => segment::fill(&file, sys::steady_file_size(file.as_fd(), true)?)?,
         };
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let data = Data::map_named(Arc::new(file), 0, length, true)?;
@@ -223,16 +226,27 @@ impl SharedMemory {
     ///
     /// # Errors
     ///
-    /// If `/dev/shm` cannot be read or changed.
+    /// If `/dev/shm` cannot be read or changed. What can be removed is removed all the same, and named in the error.
     #[doc(alias = "resource_tracker")]
     pub fn unlink_abandoned() -> Result<Vec<String>> {
         let mut unlinked = Vec::new();
+        let mut failed = None;
         for orphan in Orphan::find().map_err(not_searched)? {
-            if orphan.unlink().map_err(not_searched)? {
-                unlinked.push(orphan.name);
+            match orphan.unlink() {
+                Ok(true) => unlinked.push(orphan.name),
+                Ok(false) => {}
+                Err(error) => failed = failed.or(Some((orphan.name, error))),
             }
         }
-        Ok(unlinked)
+        match failed {
+            None => Ok(unlinked),
+            Some((name, error)) => {
+                let text = format!(
+                    "shared memory {name:?} of the dead could not be removed, of which {unlinked:?} were"
+                );
+                Err(Error::io(text, error))
+            }
+        }
     }
 
     /// How many bytes there are.

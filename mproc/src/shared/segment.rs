@@ -11,7 +11,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -185,7 +184,11 @@ pub(super) fn take_part(file: &OwnedFd) -> io::Result<bool> {
 pub(super) fn unlink(file: &OwnedFd, name: &str) -> io::Result<()> {
     // With an open file of its own, since those who share one share its locks. Otherwise two who do this at the same time could take
     // the name from another file, which has got it between the look of the second and its deed.
-    let alone = sys::reopen(file.as_fd())?;
+    unlink_by(&sys::reopen(file.as_fd())?, name)
+}
+
+/// As above, by an open file that nobody else has.
+fn unlink_by(alone: &OwnedFd, name: &str) -> io::Result<()> {
     let deadline = Deadline::after(PATIENCE);
     while !sys::lock_byte(alone.as_fd(), NAME, true)? {
         if deadline.is_over() {
@@ -193,7 +196,7 @@ pub(super) fn unlink(file: &OwnedFd, name: &str) -> io::Result<()> {
         }
         std::thread::sleep(Duration::from_micros(50));
     }
-    if sys::identity_of_name(name)? != sys::file_identity(file.as_fd())? {
+    if sys::identity_of_name(name)? != sys::file_identity(alone.as_fd())? {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
             "the name has been taken away from it, and given to other memory",
@@ -219,16 +222,30 @@ pub(super) fn unlink_named(file: &OwnedFd, name: Option<&str>) -> Result<()> {
 
 /// How long a file is that no mproc made, with memory behind all of it: others leave it to the first who writes, or who is killed since there
 /// is none.
-pub(super) fn fill(file: &OwnedFd) -> io::Result<u64> {
+pub(super) fn fill(file: &OwnedFd, size: u64) -> io::Result<u64> {
     sys::fill(file.as_fd())?;
-    sys::size(file.as_fd())
+    Ok(size)
 }
 
 /// Memory whose creator is dead.
 pub(super) struct Orphan {
     pub(super) name: String,
     pub(super) label: Label,
-    file: Arc<OwnedFd>,
+    /// Of its file, which is not kept open: there may be more than descriptors.
+    identity: (u64, u64),
+}
+
+/// The file of a name that was there a moment ago. `None`: it has gone, or is not for us.
+fn look_at(name: &str) -> io::Result<Option<OwnedFd>> {
+    match sys::open_name(name) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidData => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 impl Orphan {
@@ -236,38 +253,53 @@ impl Orphan {
     pub(super) fn find() -> io::Result<Vec<Self>> {
         let mut found = Vec::new();
         for name in sys::names()? {
-            // OK to ignore: it has gone, or it is not ours to open.
-            let Ok(file) = sys::open_name(&name) else {
+            let Some(file) = look_at(&name)? else {
                 continue;
             };
-            let Ok(Some(label)) = Label::read(&file) else {
-                continue;
+            let label = match Label::read(&file) {
+                Ok(Some(label)) => label,
+                Ok(None) => continue,
+                // It has just become shorter, which ours never do.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+                Err(error) => return Err(error),
             };
-            if label.creator.has_ended() == Some(true) {
+            if label.creator.has_ended()? == Some(true) {
                 found.push(Self {
                     name,
                     label,
-                    file: Arc::new(file),
+                    identity: sys::file_identity(file.as_fd())?,
                 });
             }
         }
         Ok(found)
     }
 
+    /// Its file, if the name still is its.
+    fn file(&self) -> io::Result<Option<OwnedFd>> {
+        match look_at(&self.name)? {
+            Some(file) if sys::file_identity(file.as_fd())? == self.identity => Ok(Some(file)),
+            _ => Ok(None),
+        }
+    }
+
     /// Whether a process has it attached.
     pub(super) fn is_attached(&self) -> io::Result<bool> {
-        sys::is_byte_locked(self.file.as_fd(), BYTE)
+        match self.file()? {
+            Some(file) => sys::is_byte_locked(file.as_fd(), BYTE),
+            None => Ok(false),
+        }
     }
 
     /// Takes its name away, unless somebody has it. Returns whether it did.
     pub(super) fn unlink(&self) -> io::Result<bool> {
-        if !sys::lock_byte(self.file.as_fd(), BYTE, true)? {
+        let Some(file) = self.file()? else {
+            return Ok(false);
+        };
+        if !sys::lock_byte(file.as_fd(), BYTE, true)? {
             return Ok(false);
         }
         // Nobody attaches from here on, and nobody else takes this one's name.
-        let unlinked = unlink(&self.file, &self.name);
-        sys::unlock_byte(self.file.as_fd(), BYTE);
-        match unlinked {
+        match unlink_by(&file, &self.name) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -314,16 +346,16 @@ mod tests {
     #[test]
     fn this_process_has_not_ended() {
         let own = Birth::own().unwrap();
-        assert_eq!(own.has_ended(), Some(false));
+        assert_eq!(own.has_ended().unwrap(), Some(false));
         let earlier = Birth {
             start: own.start - 1,
             ..own
         };
-        assert_eq!(earlier.has_ended(), Some(true));
+        assert_eq!(earlier.has_ended().unwrap(), Some(true));
         let elsewhere = Birth {
             process_namespace: 1,
             ..own
         };
-        assert_eq!(elsewhere.has_ended(), None);
+        assert_eq!(elsewhere.has_ended().unwrap(), None);
     }
 }

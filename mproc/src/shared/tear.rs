@@ -1,20 +1,31 @@
 //! Copying what other processes may be writing, or reading, at this moment.
 //!
-//! Each byte that arrives was there at some instant; aligned words of eight bytes are copied as one, so within one nothing is torn. That
-//! is all that is said of it, and it is what memory shared with another process is.
+//! Each byte that arrives was there at some instant; a number of up to eight bytes that lies where its alignment wants it is copied as one, so within one
+//! nothing is torn. That is all that is said of it, and it is what memory shared with another process is.
 //!
 //! The shared side is only touched by relaxed atomic loads and stores, so that the compiler may not read twice what it thinks cannot have
-//! changed. Atomics of different sizes that overlap have no meaning of their own in Rust; what a processor makes of them is what is said above.
+//! changed.
+//!
+//! Untriaged: atomics of different sizes that overlap and are used by several *threads* without an order among them are given no meaning by
+//! Rust (`std::sync::atomic`, "Memory model for atomic accesses"). What x86-64 and aarch64 make of them is what is said above.
 
-use std::ptr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-const WORD: usize = size_of::<u64>();
-
-/// How many bytes of `length` are in front of the first whole word from `shared`, and in whole words from there.
-fn parts(shared: *const u8, length: usize) -> (usize, usize) {
-    let before = shared.align_offset(WORD).min(length);
-    (before, (length - before) / WORD * WORD)
+/// Calls `copy` with place and size for each aligned piece of 8, 4, 2 or 1 bytes of which `length` bytes from `shared` consist: as large as
+/// alignment and length allow, so that no number that lies where its alignment wants it is copied in parts.
+#[inline]
+fn pieces(shared: *const u8, length: usize, mut copy: impl FnMut(usize, usize)) {
+    let mut at = 0;
+    while at < length {
+        // The address's lowest bit that is set, at most 8.
+        let aligned = 1 << (shared.addr() + at).trailing_zeros().min(3);
+        let mut size = aligned;
+        while size > length - at {
+            size /= 2;
+        }
+        copy(at, size);
+        at += size;
+    }
 }
 
 /// Copies out of shared memory.
@@ -23,21 +34,22 @@ fn parts(shared: *const u8, length: usize) -> (usize, usize) {
 ///
 /// `shared` is mapped to read for `length` bytes, and `to` may be written for as many; they are apart.
 pub(super) unsafe fn load(shared: *const u8, to: *mut u8, length: usize) {
-    let (before, words) = parts(shared, length);
-    // SAFETY: `at` is below `length`, and the caller's; others use atomics or are other processes.
-    let byte = |at: usize| unsafe {
-        let value = (*shared.add(at).cast::<AtomicU8>()).load(Relaxed);
-        to.add(at).write(value);
-    };
-    (0..before).for_each(byte);
-    for at in (before..before + words).step_by(WORD) {
-        // SAFETY: as above; the word begins at a multiple of its size and is inside.
-        unsafe {
-            let value = (*shared.add(at).cast::<AtomicU64>()).load(Relaxed);
-            to.add(at).cast::<u64>().write_unaligned(value);
+    // SAFETY: each piece is inside and aligned, by `pieces`, and the caller's; others use atomics or are other processes.
+    pieces(shared, length, |at, size| unsafe {
+        let (shared, to) = (shared.add(at), to.add(at));
+        match size {
+            8 => to
+                .cast::<u64>()
+                .write_unaligned((*shared.cast::<AtomicU64>()).load(Relaxed)),
+            4 => to
+                .cast::<u32>()
+                .write_unaligned((*shared.cast::<AtomicU32>()).load(Relaxed)),
+            2 => to
+                .cast::<u16>()
+                .write_unaligned((*shared.cast::<AtomicU16>()).load(Relaxed)),
+            _ => to.write((*shared.cast::<AtomicU8>()).load(Relaxed)),
         }
-    }
-    (before + words..length).for_each(byte);
+    });
 }
 
 /// Copies into shared memory.
@@ -46,21 +58,16 @@ pub(super) unsafe fn load(shared: *const u8, to: *mut u8, length: usize) {
 ///
 /// `shared` is mapped to write for `length` bytes, and `from` may be read for as many; they are apart.
 pub(super) unsafe fn store(from: *const u8, shared: *mut u8, length: usize) {
-    let (before, words) = parts(shared, length);
-    // SAFETY: `at` is below `length`, and the caller's; others use atomics or are other processes.
-    let byte = |at: usize| unsafe {
-        let value = ptr::read(from.add(at));
-        (*shared.add(at).cast::<AtomicU8>()).store(value, Relaxed);
-    };
-    (0..before).for_each(byte);
-    for at in (before..before + words).step_by(WORD) {
-        // SAFETY: as above; the word begins at a multiple of its size and is inside.
-        unsafe {
-            let value = from.add(at).cast::<u64>().read_unaligned();
-            (*shared.add(at).cast::<AtomicU64>()).store(value, Relaxed);
+    // SAFETY: as in `load`.
+    pieces(shared, length, |at, size| unsafe {
+        let (shared, from) = (shared.add(at), from.add(at));
+        match size {
+            8 => (*shared.cast::<AtomicU64>()).store(from.cast::<u64>().read_unaligned(), Relaxed),
+            4 => (*shared.cast::<AtomicU32>()).store(from.cast::<u32>().read_unaligned(), Relaxed),
+            2 => (*shared.cast::<AtomicU16>()).store(from.cast::<u16>().read_unaligned(), Relaxed),
+            _ => (*shared.cast::<AtomicU8>()).store(from.read(), Relaxed),
         }
-    }
-    (before + words..length).for_each(byte);
+    });
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use std::time::Duration;
 use super::bell::Bell;
 use super::robust::RobustLock;
 use super::roster::{HasRoster, Roster, RosterWords, Unseated};
-use super::semaphore::{GLANCE, WATCHED, enter};
+use super::semaphore::{GLANCE, SHORT, WATCHED, enter};
 use crate::shm::atomic::{AtomicU32, AtomicU64, Ordering, word};
 use crate::shm::memory::PageOfWords;
 use crate::sys::{self, Deadline, RobustThread, Woken};
@@ -263,8 +263,10 @@ impl BarrierCore {
             if slept == Some(true) && !self.is_broken() {
                 continue;
             }
-            // Broken, or to be broken.
-            enter(&words.turn, thread, Deadline::NEVER)?;
+            // Broken, or to be broken. The turn is a matter of nanoseconds, unless its owner was stopped.
+            if !enter(&words.turn, thread, deadline.at_least(SHORT))? {
+                return Err(NotPassed::TimedOut);
+            }
             let passed = words.pass.load(Ordering::SeqCst) != waiting.pass;
             let mut ended = self.look_for_the_dead();
             if !passed && ended.is_ok() && slept == Some(false) {
@@ -426,4 +428,33 @@ impl BarrierCore {
 /// The pass after this one.
 fn next(pass: u64) -> u64 {
     resets(pass) << 32 | (pass.wrapping_add(1) & 0xffff_ffff)
+}
+
+#[cfg(all(test, not(mproc_model)))]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// One that was stopped with the turn in its hands keeps nobody beyond the deadline, but for a moment.
+    #[test]
+    fn a_deadline_bounds_the_wait_for_a_turn_too() {
+        let core = BarrierCore::over(Roster::create().unwrap());
+        core.begin(2);
+        let Ok(Arrived::Wait(waiting)) = core.arrive(Deadline::NEVER, false) else {
+            panic!("it is the first of two");
+        };
+        let (stopped, number) = channel();
+        let (go_on, told) = channel::<()>();
+        let owner = std::thread::spawn(move || {
+            stopped.send(RobustThread::current().unwrap().id()).unwrap();
+            told.recv().unwrap_err();
+        });
+        assert!(core.words().turn.try_lock(number.recv().unwrap()));
+        let soon = Deadline::after(std::time::Duration::from_millis(10));
+        assert!(matches!(core.wait(waiting, soon), Err(NotPassed::TimedOut)));
+        core.words().turn.unlock();
+        drop(go_on);
+        owner.join().unwrap();
+    }
 }

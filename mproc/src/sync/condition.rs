@@ -19,6 +19,7 @@
 //! word and falls asleep only while it is WAITING. `unfinished` is set before the first is chosen and reset after the last was woken.
 
 use std::io;
+use std::time::Duration;
 
 use super::lock::{Acquired, LockCore, NotAcquired, Patience};
 use super::roster::{HasRoster, Roster, RosterWords, Unseated};
@@ -100,11 +101,17 @@ impl ConditionCore {
         let acquired = loop {
             match lock.acquire(Patience::FOREVER) {
                 Ok(acquired) => break acquired,
-                // The system refuses to sleep. Whoever called holds the lock when we return, so there is no way out.
-                Err(NotAcquired::Io(_)) => std::thread::yield_now(),
-                Err(error) => unreachable!(
-                    "held until just now, and its place in the list is free: {error:?}"
-                ),
+                // The system refuses to sleep, or another has forgotten its guard. Whoever called holds the lock when we return, and has a guard that
+                // lends what it guards, so there is no way out.
+                Err(NotAcquired::Io(_) | NotAcquired::Leaked(_)) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // It was free until now, and its place in the list is free: so somebody has changed the memory who had no right to.
+                Err(_) => {
+                    let text =
+                        "the shared memory of a lock was changed by somebody who does not hold it";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text).into());
+                }
             }
         };
         lock.restore(depth);

@@ -31,6 +31,7 @@
 #[cfg(not(mproc_model))]
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::ManuallyDrop;
 #[cfg(not(mproc_model))]
 use std::os::fd::{AsFd, OwnedFd};
 #[cfg(not(mproc_model))]
@@ -38,7 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::bell::Bell;
 use super::robust::{OwnerDied, Robust};
-use crate::shm::atomic::{AtomicU32, Ordering, word};
+use crate::shm::atomic::{AtomicU32, AtomicU64, Ordering, word};
 #[cfg(mproc_model)]
 use crate::shm::memory::{Memory, PageOfWords};
 use crate::sys::{self, Deadline, OWNER, Perch, RobustThread, TooMany, Woken};
@@ -50,12 +51,15 @@ use crate::sys::{PAGE, TAIL};
 #[derive(Debug, Default)]
 struct LockWords {
     bell: Bell,
+    /// Of the owner: its process, and in the lower half when that began.
+    process: AtomicU64,
     depth: AtomicU32,
-    process: AtomicU32,
     inconsistent: AtomicU32,
     guards_data: AtomicU32,
     recursive: AtomicU32,
     sound: AtomicU32,
+    /// In which the numbers of threads are those of threads.
+    namespace: AtomicU32,
 }
 
 /// What a page has to say to be taken for a lock.
@@ -71,7 +75,7 @@ pub(crate) struct LockCore {
     file: Arc<OwnedFd>,
     #[cfg(mproc_model)]
     memory: Memory<ModelPage>,
-    perch: Perch,
+    perch: ManuallyDrop<Perch>,
 }
 
 /// What a model has in place of the page.
@@ -102,6 +106,8 @@ pub(crate) enum NotAcquired {
     /// The calling thread holds it, and would wait for itself.
     Deadlock,
     TooMany,
+    /// The thread that held it has ended, and its process goes on: so the guard was forgotten, and perhaps what it lends is still used there.
+    Leaked(u32),
     Io(io::Error),
 }
 
@@ -141,6 +147,9 @@ fn not_a_lock() -> io::Error {
 #[cfg(not(mproc_model))]
 struct Known {
     locks: BTreeMap<(u64, u64), Weak<LockCore>>,
+    /// Those whose guards were forgotten, and then their handles dropped. If one comes back, it is to be the same: a thread that holds it
+    /// would wait for itself otherwise.
+    kept: BTreeMap<(u64, u64), Arc<LockCore>>,
     /// Above so many, the ones that are gone are thrown away.
     many: usize,
 }
@@ -148,6 +157,7 @@ struct Known {
 #[cfg(not(mproc_model))]
 static KNOWN: Mutex<Known> = Mutex::new(Known {
     locks: BTreeMap::new(),
+    kept: BTreeMap::new(),
     many: 16,
 });
 
@@ -195,6 +205,9 @@ impl LockCore {
         words
             .guards_data
             .store(u32::from(guards_data), Ordering::Relaxed);
+        words
+            .namespace
+            .store(sys::number_space(), Ordering::Relaxed);
         words.sound.store(SOUND, Ordering::Release);
         Ok(core)
     }
@@ -218,12 +231,22 @@ impl LockCore {
         }
         let identity = sys::file_identity(file.as_fd())?;
         let mut known = known();
+        if let Some(core) = known.kept.get(&identity) {
+            return Ok(Arc::clone(core));
+        }
         if let Some(core) = known.get(&identity).and_then(Weak::upgrade) {
             return Ok(core);
         }
         let core = Arc::new(Self::map(file)?);
         if core.words().sound.load(Ordering::Acquire) != SOUND {
             return Err(not_a_lock());
+        }
+        let space = core.words().namespace.load(Ordering::Relaxed);
+        if ![0, sys::number_space()].contains(&space) {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the lock is of processes in another PID namespace (another container): threads there have the numbers of threads here",
+            ));
         }
         known.insert(identity, &core);
         Ok(core)
@@ -237,7 +260,7 @@ impl LockCore {
     }
 
     fn map(file: Arc<OwnedFd>) -> io::Result<Self> {
-        let perch = Perch::new(file.as_fd(), 0)?;
+        let perch = ManuallyDrop::new(Perch::new(file.as_fd(), 0)?);
         Ok(Self { file, perch })
     }
 
@@ -267,11 +290,32 @@ impl LockCore {
     }
 }
 
+#[cfg(not(mproc_model))]
+impl Drop for LockCore {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here.
+        let perch = unsafe { ManuallyDrop::take(&mut self.perch) };
+        if !perch.is_linked() {
+            return;
+        }
+        let Ok(identity) = sys::file_identity(self.file.as_fd()) else {
+            return; // It stays mapped, see `Perch`.
+        };
+        let kept = Arc::new(Self {
+            file: Arc::clone(&self.file),
+            perch: ManuallyDrop::new(perch),
+        });
+        // The lock of `known` is free: nothing that may be held is dropped under it.
+        let before = known().kept.insert(identity, kept);
+        drop(before);
+    }
+}
+
 #[cfg(mproc_model)]
 impl LockCore {
     /// A new lock.
     pub(crate) fn over(memory: Memory<ModelPage>, guards_data: bool) -> Self {
-        let perch = Perch::of(&memory.words().word);
+        let perch = ManuallyDrop::new(Perch::of(&memory.words().word));
         let core = Self { memory, perch };
         if guards_data {
             core.set_guards_data();
@@ -282,7 +326,7 @@ impl LockCore {
     /// The same, as another process of a model has it.
     pub(crate) fn elsewhere(&self) -> Self {
         let memory = self.memory.elsewhere();
-        let perch = Perch::of(&memory.words().word);
+        let perch = ManuallyDrop::new(Perch::of(&memory.words().word));
         Self { memory, perch }
     }
 
@@ -360,26 +404,40 @@ impl LockCore {
         drop(pending);
         let words = self.words();
         if died == OwnerDied(false) && words.inconsistent.load(Ordering::Relaxed) == 0 {
-            words.process.store(thread.process(), Ordering::Relaxed);
+            words.process.store(thread.owner(), Ordering::Relaxed);
             return Ok(Acquired::Clean);
         }
-        Ok(self.taken_from_the_dead(thread))
+        self.taken_from_the_dead(thread, died)
     }
 
     #[cold]
-    fn taken_from_the_dead(&self, thread: RobustThread) -> Acquired {
+    fn taken_from_the_dead(
+        &self,
+        thread: RobustThread,
+        died: OwnerDied,
+    ) -> Result<Acquired, NotAcquired> {
         let words = self.words();
+        let guards_data = words.guards_data.load(Ordering::SeqCst) != 0;
+        let owner = words.process.load(Ordering::Relaxed);
+        let process = (owner >> 32) as u32;
+        // A slice that a forgotten guard has lent lives on with the process; another one to the same memory may not be there beside it.
+        if guards_data && died == OwnerDied(true) && sys::goes_on(owner) {
+            let _pending = thread.pending(word(self.state()));
+            thread.unlink(&self.perch);
+            self.robust().leave_to_the_next();
+            return Err(NotAcquired::Leaked(process));
+        }
         // The first who is told knows who it was; later ones know only that.
         let before = match words.inconsistent.load(Ordering::Relaxed) {
-            0 => words.process.load(Ordering::Relaxed),
+            0 => process,
             process => process,
         };
         words.depth.store(0, Ordering::Relaxed);
-        if words.guards_data.load(Ordering::SeqCst) != 0 {
+        if guards_data {
             words.inconsistent.store(before.max(1), Ordering::Relaxed);
         }
-        words.process.store(thread.process(), Ordering::Relaxed);
-        Acquired::OwnerDied(before)
+        words.process.store(thread.owner(), Ordering::Relaxed);
+        Ok(Acquired::OwnerDied(before))
     }
 
     #[cold]
@@ -438,6 +496,12 @@ impl LockCore {
             words.depth.store(depth - 1, Ordering::Relaxed);
             return;
         }
+        self.free(thread);
+    }
+
+    /// Frees it, however often this thread, which has it in its list, holds it.
+    #[inline]
+    fn free(&self, thread: RobustThread) {
         let _pending = thread.pending(word(self.state()));
         thread.unlink(&self.perch);
         // It is ours, unless somebody has changed it who had no right to.
@@ -449,7 +513,11 @@ impl LockCore {
     /// Frees it altogether, and gives what [`restore`](Self::restore) needs. The calling thread holds it.
     pub(crate) fn release_all(&self) -> u32 {
         let depth = self.words().depth.swap(0, Ordering::Relaxed);
-        self.release();
+        if let Ok(thread) = RobustThread::current()
+            && self.perch.is_linked_by(thread)
+        {
+            self.free(thread);
+        }
         depth
     }
 
@@ -461,6 +529,18 @@ impl LockCore {
     /// The data are right again. The calling thread holds it.
     pub(crate) fn mark_consistent(&self) {
         self.words().inconsistent.store(0, Ordering::Relaxed);
+    }
+
+    /// The data may be half changed. The calling thread holds it.
+    #[cfg(not(mproc_model))]
+    #[cold]
+    pub(crate) fn mark_inconsistent(&self) {
+        let words = self.words();
+        if words.guards_data.load(Ordering::SeqCst) != 0 {
+            words
+                .inconsistent
+                .store(sys::process_id(), Ordering::Relaxed);
+        }
     }
 
     /// Whether an owner died and nobody has mended the data.
@@ -485,10 +565,18 @@ mod tests {
         }
     }
 
+    /// As above, by the death of a whole process: one that began at another time.
+    fn dies_with_its_process(core: &LockCore) {
+        dies_with(core);
+        let words = core.words();
+        let owner = words.process.load(Ordering::Relaxed);
+        words.process.store(owner ^ 1, Ordering::Relaxed);
+    }
+
     #[test]
     fn what_guards_data_tells_everybody_until_it_is_mended() {
         let core = LockCore::create(true, true, 0).unwrap();
-        dies_with(&core);
+        dies_with_its_process(&core);
         let own = std::process::id();
         for _ in 0..3 {
             let told = core.acquire(Patience::FOREVER).unwrap();
@@ -500,7 +588,7 @@ mod tests {
             core.release();
             assert!(core.is_inconsistent());
             // Another death on top.
-            dies_with(&core);
+            dies_with_its_process(&core);
         }
         core.acquire(Patience::FOREVER).unwrap();
         core.mark_consistent();
@@ -512,7 +600,7 @@ mod tests {
     #[test]
     fn what_guards_nothing_tells_once() {
         let core = LockCore::create(false, false, 0).unwrap();
-        dies_with(&core);
+        dies_with_its_process(&core);
         assert!(matches!(
             core.acquire(Patience::None),
             Ok(Acquired::OwnerDied(_))
@@ -522,12 +610,45 @@ mod tests {
         core.release();
         // It becomes one that guards data, for all who have it.
         core.set_guards_data();
-        dies_with(&core);
+        dies_with_its_process(&core);
         for _ in 0..2 {
             let told = core.acquire(Patience::None).unwrap();
             assert!(matches!(told, Acquired::OwnerDied(_)));
             core.release();
         }
+    }
+
+    /// What the guard has lent may still be in use, so nobody else is lent the same.
+    #[test]
+    fn what_guards_data_stays_with_a_forgotten_guard_s_process() {
+        let core = LockCore::create(false, true, 0).unwrap();
+        dies_with(&core);
+        let own = std::process::id();
+        for patience in [Patience::None, Patience::FOREVER, Patience::None] {
+            match core.acquire(patience) {
+                Err(NotAcquired::Leaked(process)) => assert_eq!(process, own),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(core.owner(), 0);
+        }
+        // Once that process has ended, it is as if it had died with it.
+        let owner = core.words().process.load(Ordering::Relaxed);
+        core.words().process.store(owner ^ 1, Ordering::Relaxed);
+        assert_eq!(
+            core.acquire(Patience::None).unwrap(),
+            Acquired::OwnerDied(own)
+        );
+        core.release();
+    }
+
+    #[test]
+    fn locks_of_other_number_spaces_are_refused() {
+        let core = LockCore::create(false, false, 0).unwrap();
+        core.words().namespace.store(1, Ordering::Relaxed);
+        let refused = LockCore::open(Arc::clone(core.file()))
+            .map(drop)
+            .unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
     }
 
     /// Whoever has the memory writes anything into it: locks may be held by two, or by nobody, and nothing worse.

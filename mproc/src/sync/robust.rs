@@ -128,6 +128,15 @@ impl<'l> Robust<'l> {
     }
 }
 
+impl Robust<'_> {
+    /// Frees the lock as if its owner had died with it. Only its owner may.
+    pub(crate) fn leave_to_the_next(self) {
+        self.state.store(WAITERS | OWNER_DIED, Ordering::SeqCst); // "freed"
+        self.bell
+            .ring_with(|count| crate::sys::wake(self.bell.word(), count));
+    }
+}
+
 impl RobustLock {
     #[inline]
     pub(crate) fn parts(&self) -> Robust<'_> {

@@ -77,7 +77,7 @@ pub(crate) const WATCHED: u32 = MOST_WORDS as u32 - 4;
 pub(crate) const GLANCE: Duration = Duration::from_secs(1);
 
 /// What a form that is not to wait waits for a turn at most: that is a matter of nanoseconds, unless its owner was stopped.
-const SHORT: Duration = Duration::from_millis(50);
+pub(super) const SHORT: Duration = Duration::from_millis(50);
 
 pub(crate) struct SemaphoreCore {
     roster: Roster<SemaphoreWords>,

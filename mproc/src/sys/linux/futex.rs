@@ -15,12 +15,13 @@
 use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 
+use super::named::start_of;
 use super::poll::Deadline;
 
 /// Part of a locked word: somebody sleeps on it. Kept set always, so that the kernel wakes somebody when the owner dies.
@@ -156,13 +157,28 @@ pub(super) struct RobustList {
 struct Known {
     epoch: u32,
     thread: u32,
+    /// Its number in the lower [`NUMBER_BITS`], and above it one that no other thread of this process gets, ever.
+    incarnation: u64,
+    /// See [`RobustThread::owner`].
+    owner: u64,
     list: *const RobustList,
 }
+
+/// The kernel's numbers of threads are below 2²² (`PID_MAX_LIMIT`, include/linux/threads.h).
+const NUMBER_BITS: u32 = 22;
+
+/// The number in an incarnation.
+pub(super) fn number_in(incarnation: u64) -> u32 {
+    incarnation as u32 & ((1 << NUMBER_BITS) - 1)
+}
+
+/// How many threads of this process have looked at themselves.
+static INCARNATIONS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Without a destructor, so that it is there to the thread's very end, and is read without a check.
     static KNOWN: Cell<Known> = const {
-        Cell::new(Known { epoch: 0, thread: 0, list: std::ptr::null() })
+        Cell::new(Known { epoch: 0, thread: 0, incarnation: 0, owner: 0, list: std::ptr::null() })
     };
     /// How many words of ours are in the list.
     static LINKED: Cell<u32> = const { Cell::new(0) };
@@ -206,6 +222,9 @@ impl RobustThread {
         let known = Known {
             epoch,
             thread,
+            incarnation: (INCARNATIONS.fetch_add(1, Ordering::Relaxed) + 1) << NUMBER_BITS
+                | u64::from(thread),
+            owner: own_mark(epoch),
             list,
         };
         KNOWN.set(known);
@@ -236,6 +255,18 @@ impl RobustThread {
     #[inline]
     pub(super) fn set_linked(self, linked: u32) {
         LINKED.set(linked);
+    }
+
+    /// The process, and in the lower half the moment of its start, as far as 32 bits go: what an owner leaves in a lock.
+    #[inline]
+    pub(crate) fn owner(self) -> u64 {
+        self.known.owner
+    }
+
+    /// What tells this thread from all others that this process has had, and in the child of a `fork` from those of its parent.
+    #[inline]
+    pub(super) fn incarnation(self) -> u64 {
+        self.known.incarnation
     }
 
     /// The kernel's number of this thread.
@@ -274,6 +305,28 @@ impl Drop for Pending<'_> {
         compiler_fence(Ordering::SeqCst);
         self.list.pending.store(self.before, Ordering::Relaxed);
     }
+}
+
+/// A process, and in the lower half 32 bits of when it began; those are 0 if that cannot be found out.
+fn own_mark(process: u32) -> u64 {
+    static OWN: AtomicU64 = AtomicU64::new(0);
+    let known = OWN.load(Ordering::Relaxed);
+    if (known >> 32) as u32 == process {
+        return known;
+    }
+    let start = start_of(process).ok().flatten().unwrap_or(0);
+    let mark = u64::from(process) << 32 | u64::from(start as u32);
+    OWN.store(mark, Ordering::Relaxed);
+    mark
+}
+
+/// Whether the process that left this mark goes on, though a thread of it is dead.
+pub(crate) fn goes_on(owner: u64) -> bool {
+    let (process, start) = ((owner >> 32) as u32, owner as u32);
+    if start == 0 {
+        return false; // Not known.
+    }
+    start_of(process).is_ok_and(|found| found.is_some_and(|found| found as u32 == start))
 }
 
 fn robust_list() -> io::Result<*const RobustList> {

@@ -433,6 +433,10 @@ impl RobustThread {
         self.id()
     }
 
+    pub(crate) fn owner(self) -> u64 {
+        u64::from(self.id()) << 32
+    }
+
     pub(crate) fn can_link(self) -> Result<(), TooMany> {
         Ok(())
     }
@@ -472,4 +476,9 @@ impl Drop for Pending<'_> {
             }
         });
     }
+}
+
+/// As in `futex.rs`. Processes of a model have one thread.
+pub(crate) fn goes_on(_owner: u64) -> bool {
+    false
 }

@@ -27,7 +27,7 @@ pub(crate) use event::{
     sleigh_bell, strike, unstrike, wait_line, wait_writable,
 };
 pub(crate) use futex::{
-    MOST_WORDS, OWNER, OWNER_DIED, RobustThread, WAITERS, Woken, wait_any, wake,
+    MOST_WORDS, OWNER, OWNER_DIED, RobustThread, WAITERS, Woken, goes_on, wait_any, wake,
 };
 #[cfg(all(test, mproc_model))]
 pub(crate) use futex::{Outcome, Part, run, tell};
@@ -37,7 +37,8 @@ pub(crate) use launch::{Armed, Plan, Source, launch};
 pub(crate) use memory::{Memfd, SealedBytes};
 #[cfg(not(mproc_model))]
 pub(crate) use named::{
-    Birth, file_to_name, give_name, identity_of_name, names, open_name, steady_file_size, take_name,
+    Birth, file_to_name, give_name, identity_of_name, names, number_space, open_name,
+    steady_file_size, take_name,
 };
 #[cfg(not(mproc_model))]
 pub(crate) use perch::{Perch, TAIL, TooMany, is_own_thread, place_of_word};

@@ -57,12 +57,20 @@ pub(crate) fn give_name(file: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 pub(crate) fn open_name(name: &str) -> io::Result<OwnedFd> {
     // Somebody may have put a fifo or a link there.
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = above_stdio(again(|| open(&path(name), flags, Mode::empty()))?)?;
-    if !is_file(&fstat(&file)?) {
-        return Err(io::Error::new(
+    let no_memory = || {
+        io::Error::new(
             io::ErrorKind::InvalidData,
             "what has this name is no memory",
-        ));
+        )
+    };
+    let opened = again(|| match open(&path(name), flags, Mode::empty()) {
+        // A link.
+        Err(Errno::ELOOP) => Ok(None),
+        opened => opened.map(Some),
+    });
+    let file = above_stdio(opened?.ok_or_else(no_memory)?)?;
+    if !is_file(&fstat(&file)?) {
+        return Err(no_memory());
     }
     Ok(file)
 }
@@ -144,14 +152,29 @@ impl Birth {
     }
 
     /// Whether that process has ended; `None` if it cannot be known from here.
-    pub(crate) fn has_ended(&self) -> Option<bool> {
-        let here = namespace("pid").ok()? == self.process_namespace
-            && namespace("time").ok()? == self.time_namespace;
+    pub(crate) fn has_ended(&self) -> io::Result<Option<bool>> {
+        let here = namespace("pid")? == self.process_namespace
+            && namespace("time")? == self.time_namespace;
         if !here {
-            return None;
+            return Ok(None);
         }
-        Some(start_of(self.process).ok()? != Some(self.start))
+        Ok(Some(start_of(self.process)? != Some(self.start)))
     }
+}
+
+/// Where this process's number, and those of its threads, are its; 0 if that cannot be found out.
+pub(crate) fn number_space() -> u32 {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    // With the process that found it out: in the child of a `fork` it may be another.
+    static KNOWN: AtomicU64 = AtomicU64::new(0);
+    let (known, process) = (KNOWN.load(Relaxed), std::process::id());
+    if (known >> 32) as u32 == process {
+        return known as u32;
+    }
+    let space = namespace("pid").unwrap_or(0) as u32;
+    KNOWN.store(u64::from(process) << 32 | u64::from(space), Relaxed);
+    space
 }
 
 fn namespace(kind: &str) -> io::Result<u64> {
@@ -165,7 +188,7 @@ fn namespace(kind: &str) -> io::Result<u64> {
 }
 
 /// When a process began; `None` if there is no such process, or nothing but its status is left. proc_pid_stat(5), field 22
-fn start_of(process: u32) -> io::Result<Option<u64>> {
+pub(super) fn start_of(process: u32) -> io::Result<Option<u64>> {
     let mut stat = String::new();
     match File::open(format!("/proc/{process}/stat"))
         .and_then(|mut file| file.read_to_string(&mut stat))

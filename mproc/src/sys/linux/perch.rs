@@ -23,18 +23,19 @@
 //! 1. An entry is in the list of at most one thread, its *linker*, and only that thread touches it. Whatever the shared word says: whoever
 //!    has the memory may have made two threads believe that they hold it.
 //! 2. `linker`, which is private, too, is 0 exactly while the entry is in no list; it may be left over from a thread that ended, or from before
-//!    a `fork`.
+//!    a `fork`. It names a thread by its incarnation, which no other thread gets; numbers of threads come again, and the entry of one that
+//!    ended leads into memory that is gone.
 //! 3. A perch whose entry is in a list is never unmapped: who drops it forgets it.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::time::Duration;
 
 use nix::libc;
 
-use super::futex::RobustThread;
+use super::futex::{RobustThread, number_in};
 use super::poll::Deadline;
 use super::shared::PAGE;
 
@@ -53,6 +54,7 @@ pub(crate) const fn place_of_word() -> usize {
 }
 
 const _: () = assert!(place_of_word().is_multiple_of(4));
+const _: () = assert!(NEXT <= 8);
 const _: () = assert!(place_of_word() + size_of::<u32>() <= PAGE);
 const _: () = assert!(place_of_word() >= PAGE - TAIL + 40);
 
@@ -130,9 +132,9 @@ impl Perch {
     }
 
     #[inline]
-    fn linker(&self) -> &AtomicU32 {
-        // SAFETY: as above, what follows.
-        unsafe { self.address.add(PAGE + 2 * NEXT).cast().as_ref() }
+    fn linker(&self) -> &AtomicU64 {
+        // SAFETY: as above, what follows, aligned to eight bytes.
+        unsafe { self.address.add(PAGE + 16).cast().as_ref() }
     }
 
     /// Whether a thread of this process has it in its list, or had it at its end.
@@ -143,7 +145,7 @@ impl Perch {
     /// Whether the calling thread has it in its list.
     #[inline]
     pub(crate) fn is_linked_by(&self, thread: RobustThread) -> bool {
-        self.linker().load(Ordering::Relaxed) == thread.id()
+        self.linker().load(Ordering::Relaxed) == thread.incarnation()
     }
 }
 
@@ -211,7 +213,7 @@ impl RobustThread {
     pub(crate) fn link(self, perch: &Perch) -> Result<(), Usurped> {
         let linker = perch.linker();
         if let Err(other) =
-            linker.compare_exchange(0, self.id(), Ordering::Acquire, Ordering::Relaxed)
+            linker.compare_exchange(0, self.incarnation(), Ordering::Acquire, Ordering::Relaxed)
         {
             self.take_over(perch, other)?;
         }
@@ -235,16 +237,20 @@ impl RobustThread {
 
     /// Makes this thread the linker of an entry that has one.
     #[cold]
-    fn take_over(self, perch: &Perch, other: u32) -> Result<(), Usurped> {
-        if other == self.id() {
+    fn take_over(self, perch: &Perch, other: u64) -> Result<(), Usurped> {
+        if other == self.incarnation() {
             // Left over from a hold that ended when the word was not ours any more.
             self.unlink(perch);
         }
         let mut other = perch.linker().load(Ordering::Relaxed);
-        // One that has just ended is there for a moment after the kernel has freed its words.
+        // One that has just ended is there for a moment after the kernel has freed its words. One that has our number is not there.
         let patience = Deadline::after(Duration::from_secs(1));
-        while other != 0 && is_own_thread(other) {
-            if patience.remaining() == Some(Duration::ZERO) {
+        while other != 0 {
+            let number = number_in(other);
+            if number == self.id() || !is_own_thread(number) {
+                break;
+            }
+            if patience.is_over() {
                 return Err(Usurped);
             }
             std::thread::yield_now();
@@ -252,7 +258,12 @@ impl RobustThread {
         }
         perch
             .linker()
-            .compare_exchange(other, self.id(), Ordering::Acquire, Ordering::Relaxed)
+            .compare_exchange(
+                other,
+                self.incarnation(),
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
             .map(drop)
             .map_err(|_| Usurped)
     }
@@ -285,4 +296,35 @@ impl RobustThread {
 pub(crate) fn is_own_thread(thread: u32) -> bool {
     // SAFETY: signal 0 does nothing but ask.
     unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, 0) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys::shared_file;
+
+    /// A thread ended with the entry in its list, and another has its number now: where the entry leads is followed no more.
+    #[test]
+    fn what_a_thread_of_the_same_number_left_is_not_followed() {
+        let file = shared_file(PAGE as u64).unwrap();
+        let perch = Perch::new(file.as_fd(), 0).unwrap();
+        let thread = RobustThread::current().unwrap();
+        let before = thread.linked();
+        let nowhere = std::ptr::without_provenance_mut(0x10);
+        perch.next().store(nowhere, Ordering::Relaxed);
+        perch.prev().store(nowhere, Ordering::Relaxed);
+        let left_over = thread.incarnation() ^ 1 << 40;
+        assert_eq!(number_in(left_over), thread.id());
+        perch.linker().store(left_over, Ordering::Relaxed);
+        assert!(!perch.is_linked_by(thread));
+        thread.unlink(&perch);
+        thread.link(&perch).unwrap();
+        assert!(perch.is_linked_by(thread));
+        assert_eq!(thread.linked(), before + 1);
+        thread.unlink(&perch);
+        assert!(!perch.is_linked());
+        assert_eq!(thread.linked(), before);
+    }
 }

@@ -39,6 +39,14 @@ impl Deadline {
         }
     }
 
+    /// This deadline, or `timeout` from now if that is later.
+    pub(crate) fn at_least(self, timeout: Duration) -> Self {
+        match (self.0, Self::after(timeout).0) {
+            (Some(one), Some(other)) => Self(Some(one.max(other))),
+            _ => Self::NEVER,
+        }
+    }
+
     /// Whether it has passed.
     pub(crate) fn is_over(self) -> bool {
         self.remaining() == Some(Duration::ZERO)
