@@ -8,7 +8,7 @@ use super::words::{GROWTH, PART, PipeWords, WriterSays, kind};
 use crate::channel_error::{Patience, Trouble};
 use crate::courier::{LABEL, Label, Packer};
 use crate::shm::atomic::{Ordering, full_fence};
-use crate::shm::lane::{HasLane, Room, Writer};
+use crate::shm::lane::{Growth, HasLane, Room, Writer};
 use crate::shm::memory::Memory;
 use crate::sync::{Spin, core};
 use crate::sys::{self, Heard};
@@ -33,6 +33,9 @@ pub(super) struct Mouth {
     /// A copy of this process made by `fork` does not close what it did not open.
     process: u32,
 }
+
+/// Half of what the ring becomes.
+const HALF_A_RING: u64 = GROWTH.largest as u64 * sys::PAGE as u64 / 2;
 
 /// As much scratch as is kept from one message to the next.
 pub(super) const KEPT: usize = 1024 * 1024;
@@ -104,15 +107,20 @@ impl Mouth {
     ) -> Result<(), Trouble> {
         // In parts, unless there is no time for it: then it fits as a whole or not at all.
         if payload.len() <= PART || matches!(patience, Patience::None) {
-            return self.send_frame(short, payload, handles, patience);
+            return self.send_frame(short, payload, handles, GROWTH, patience);
         }
         let length = (payload.len() as u64).to_le_bytes();
-        self.send_frame(long, &length, &[], patience)?;
+        self.send_frame(long, &length, &[], GROWTH, patience)?;
+        let growth = if payload.len() as u64 >= HALF_A_RING {
+            GROWTH.at_once()
+        } else {
+            GROWTH
+        };
         let mut parts = payload.chunks(PART).peekable();
         while let Some(part) = parts.next() {
             // The descriptors go with the last part: what is taken back after all has not left.
             let handles = if parts.peek().is_none() { handles } else { &[] };
-            if let Err(trouble) = self.send_frame(kind::PART, part, handles, patience) {
+            if let Err(trouble) = self.send_frame(kind::PART, part, handles, growth, patience) {
                 self.retract();
                 return Err(trouble);
             }
@@ -126,14 +134,15 @@ impl Mouth {
         kind: u8,
         payload: &[u8],
         handles: &[Arc<OwnedFd>],
+        growth: Growth,
         patience: Patience,
     ) -> Result<(), Trouble> {
         if handles.is_empty() {
-            let room = self.room(payload.len(), patience)?;
+            let room = self.room(payload.len(), growth, patience)?;
             self.writer.commit(&self.memory, room, kind, 0, &[payload]);
         } else {
             // Room first: once the descriptors are in the line, nothing may stop the frame but death.
-            let room = self.room(LABEL + payload.len(), patience)?;
+            let room = self.room(LABEL + payload.len(), growth, patience)?;
             let label = self.send_handles(handles, patience)?;
             let parts = [&label.to_bytes()[..], payload];
             self.writer
@@ -195,17 +204,22 @@ impl Mouth {
     }
 
     #[inline]
-    fn room(&mut self, length: usize, patience: Patience) -> Result<Room, Trouble> {
-        match self.writer.reserve(&self.memory, GROWTH, length as u64)? {
+    fn room(&mut self, length: usize, growth: Growth, patience: Patience) -> Result<Room, Trouble> {
+        match self.writer.reserve(&self.memory, growth, length as u64)? {
             Some(room) => Ok(room),
-            None => self.wait_for_room(length as u64, patience),
+            None => self.wait_for_room(length as u64, growth, patience),
         }
     }
 
     #[cold]
-    fn wait_for_room(&mut self, length: u64, patience: Patience) -> Result<Room, Trouble> {
+    fn wait_for_room(
+        &mut self,
+        length: u64,
+        growth: Growth,
+        patience: Patience,
+    ) -> Result<Room, Trouble> {
         // Waking up for each frame that is taken would cost more than the frames: half the ring is to be free first.
-        let wanted = (u64::from(GROWTH.largest) * sys::PAGE as u64 / 2).max(2 * length);
+        let wanted = HALF_A_RING.max(2 * length);
         let enough = length.max(sys::PAGE as u64);
         let deadline = match patience {
             Patience::None if sys::has_hung_up(self.line.as_fd())? => {
@@ -222,13 +236,13 @@ impl Mouth {
                     || lane.is_empty()
                     || says.closed.load(Ordering::Relaxed) != 0
             });
-            if let Some(room) = self.writer.reserve(&self.memory, GROWTH, length)? {
+            if let Some(room) = self.writer.reserve(&self.memory, growth, length)? {
                 return Ok(room);
             }
             let words = self.memory.words();
             let wants = &words.writer.0.wants_room;
             wants.store(wanted, Ordering::SeqCst); // pairs with "anybody waiting" in `Inlet::taken`
-            if let Some(room) = self.writer.reserve(&self.memory, GROWTH, length)? {
+            if let Some(room) = self.writer.reserve(&self.memory, growth, length)? {
                 wants.store(0, Ordering::SeqCst);
                 return Ok(room);
             }
@@ -248,7 +262,7 @@ impl Mouth {
             // Also after a ring: a peer may ring for nothing, as often as it likes.
             if heard == Heard::TimedOut || deadline.is_over() {
                 self.says().wants_room.store(0, Ordering::SeqCst);
-                let room = self.writer.reserve(&self.memory, GROWTH, length)?;
+                let room = self.writer.reserve(&self.memory, growth, length)?;
                 return room.ok_or(Trouble::TimedOut);
             }
         }

@@ -26,8 +26,8 @@
 //! # Frames
 //!
 //! A header of 8 bytes (length 40 bits, kind 8, number of descriptors 16), the payload, and as much as is missing to a multiple
-//! of 8. A frame never runs past the end of its segment. A `JUMP` leads to another place: the beginning of the same segment, or
-//! another segment. There is always room for one more jump and one more empty frame.
+//! of 8. The first lies [a little behind](BEGINNING) the beginning of its segment, and none runs past the end. A `JUMP` leads to the first place of
+//! the same segment, or of another. There is always room for one more jump and one more empty frame.
 //!
 //! # Ordering
 //!
@@ -140,6 +140,16 @@ impl Mark {
 
 const HEADER: u64 = 8;
 
+/// Where the first frame of a segment lies. Payloads in a large ring begin near the beginning of a page, and so do the buffers that
+/// `malloc` gives for what is large. Where a target lies less than a line behind its source within a page, processors take what was just
+/// written for what is about to be read, and copy more slowly. Two lines away, neither the way in nor the way out is like that.
+const BEGINNING: u64 = 128 - HEADER;
+
+/// The position of the first frame.
+fn beginning(segment: Segment) -> u64 {
+    segment.start() + BEGINNING
+}
+
 /// A jump and an empty frame.
 const SPARE: u64 = JUMP_SIZE + HEADER;
 const JUMP_SIZE: u64 = HEADER + 8;
@@ -193,6 +203,14 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
+    /// As it is for who knows that the largest will be needed: growing step by step costs half as much again.
+    pub(crate) fn at_once(self) -> Self {
+        Self {
+            first: self.largest,
+            ..self
+        }
+    }
+
     /// How many pages an empty lane keeps.
     #[inline]
     pub(crate) fn kept(self) -> u32 {
@@ -215,7 +233,7 @@ impl LaneWords {
     /// An empty lane. Nobody else has the words yet.
     pub(crate) fn begin_in(&self, segment: Segment) {
         let (writer, reader) = (&self.writer.0, &self.reader.0);
-        let start = Mark::new(segment.start(), 0).0;
+        let start = Mark::new(beginning(segment), 0).0;
         writer.tail.store(start, Ordering::Relaxed);
         writer.seen_head.store(start, Ordering::Relaxed);
         writer.put_segments[0].store(segment.to_word(), Ordering::Relaxed);
@@ -567,7 +585,7 @@ impl Writer {
                 .ok_or_else(|| broken("the place where to write is in no segment"))?;
             words.put_segments[1 - index].store(to.to_word(), Ordering::Release);
         }
-        let tail = Mark::new(to.start(), tail.count());
+        let tail = Mark::new(beginning(to), tail.count());
         self.cursor.left = 0;
         words.tail.store(tail.0, Ordering::SeqCst); // pairs with "frame visible"
         Ok(())
@@ -663,8 +681,9 @@ fn free_behind(segment: Segment, tail: u64, head: u64) -> u64 {
 
 /// Room for a frame at the beginning of the segment, if the reader has left it.
 fn free_at_start(segment: Segment, tail: u64, head: u64) -> u64 {
-    if (segment.start()..=tail).contains(&head) {
-        (head - segment.start()).saturating_sub(SPARE)
+    let start = beginning(segment);
+    if (start..=tail).contains(&head) {
+        (head - start).saturating_sub(SPARE)
     } else {
         0
     }
@@ -677,7 +696,8 @@ fn next_segment<Words: HasLane>(
     segment: Segment,
     size: u64,
 ) -> io::Result<Option<Segment>> {
-    let needed = u32::try_from((size + SPARE).div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
+    let needed =
+        u32::try_from((BEGINNING + size + SPARE).div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
     let doubled = segment.pages.saturating_mul(2);
     let lane = memory.words().lane();
     // A segment with nothing in it may be followed by another as large: both of its parts may be too small for a frame that all of it holds.
@@ -950,7 +970,7 @@ impl Reader {
             self.cursor.left = 0;
             words
                 .head
-                .store(Mark::new(to.start(), head.count()).0, Ordering::SeqCst); // pairs with "frame taken"
+                .store(Mark::new(beginning(to), head.count()).0, Ordering::SeqCst); // pairs with "frame taken"
             if moves {
                 release_before(memory, to);
             }
