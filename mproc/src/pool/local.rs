@@ -154,8 +154,9 @@ impl Local {
         Arc::ptr_eq(&self.line, line)
     }
 
-    /// The core that it was last on.
+    /// The core that it was last on; and it is told which one this is.
     pub(super) fn core(&self) -> u32 {
+        self.memory.outcomes().reader_is_here();
         self.memory.outcomes().writer_core()
     }
 

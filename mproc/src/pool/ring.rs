@@ -396,22 +396,16 @@ impl<'a> Ring<'a> {
             }
         }
         if awaits.swap(0, Ordering::SeqCst) != 0 {
-            self.words
-                .writer
-                .0
-                .core
-                .store(crate::sync::core(), Ordering::Relaxed);
+            self.writer_is_here();
             sys::ring_line(line);
         }
     }
 
     /// Asks to be woken by the next record, or when it is time. Look AFTER this.
     pub(super) fn await_record(self, soon: bool) {
-        let reader = &self.words.reader.0;
-        reader.core.store(crate::sync::core(), Ordering::Relaxed);
-        reader
-            .awaits
-            .store(if soon { SOON } else { LATER }, Ordering::SeqCst);
+        self.reader_is_here();
+        let awaits = &self.words.reader.0.awaits;
+        awaits.store(if soon { SOON } else { LATER }, Ordering::SeqCst);
         full_fence(); // "anybody waiting"
     }
 
@@ -425,12 +419,24 @@ impl<'a> Ring<'a> {
         full_fence(); // "anybody waiting"
     }
 
-    /// Where the writer was when it last woke somebody.
+    /// Says on which core the writer is. Whoever looks does so as long as the other side is elsewhere, so that is to be right also after the kernel has moved it.
+    pub(super) fn writer_is_here(self) {
+        let core = &self.words.writer.0.core;
+        core.store(crate::sync::core(), Ordering::Relaxed);
+    }
+
+    /// Says on which core the reader is.
+    pub(super) fn reader_is_here(self) {
+        let core = &self.words.reader.0.core;
+        core.store(crate::sync::core(), Ordering::Relaxed);
+    }
+
+    /// Where the writer was when it last woke somebody, or waited.
     pub(super) fn writer_core(self) -> u32 {
         self.words.writer.0.core.load(Ordering::Relaxed)
     }
 
-    /// Where the reader was when it last slept.
+    /// Where the reader was when it last slept, or waited.
     pub(super) fn reader_core(self) -> u32 {
         self.words.reader.0.core.load(Ordering::Relaxed)
     }

@@ -88,6 +88,7 @@ pub(super) fn work(memory: Fd, line: Fd, orders: Orders) {
         cores: crate::process::cpu_count(),
         seats: seat.1 as usize,
         slept: false,
+        together: 0,
         born: Instant::now(),
         size: 0,
         outgoing: Outgoing::gathering(),
@@ -130,8 +131,10 @@ struct Worker {
     cores: usize,
     /// How many workers there are.
     seats: usize,
-    /// Whether it has slept since it began an errand last.
+    /// Whether it has slept since it last began an errand while others were at work, too.
     slept: bool,
+    /// How many sleeps in a row were short, and the parent was on the same core.
+    together: u32,
     born: Instant,
     /// Bytes that it had when it was ready.
     size: u64,
@@ -175,6 +178,13 @@ impl Executed {
         Self::Refusal(Refusal::new(error))
     }
 }
+
+/// At each of so many errands, a worker that does not sleep looks where it is.
+const LOOKS: u64 = 8;
+
+/// So many short sleeps are no accident.
+const TOGETHER: u32 = 8;
+const SHORT: Duration = Duration::from_micros(100);
 
 /// Whether to go on.
 enum Next {
@@ -242,6 +252,7 @@ impl Worker {
             return Ok(());
         }
         self.mouth.wake(true, true);
+        self.mouth.memory.outcomes().writer_is_here();
         let other = if self.is_crowded {
             // There is no core to spare, and who spins keeps the parent from one.
             crate::sync::core()
@@ -268,22 +279,37 @@ impl Worker {
             }
         }
         self.spin.slept(looked);
-        self.yields.slept(since.elapsed());
+        let time = since.elapsed();
+        self.yields.slept(time);
         self.slept = true;
+        let parent = self.mouth.memory.outcomes().reader_core();
+        self.together = if time < SHORT && parent == crate::sync::core() {
+            self.together + 1
+        } else {
+            0
+        };
         Ok(())
     }
 
     /// Begins on a core of its own, wherever it was woken: the kernel likes to wake a process beside the one that wakes it, and then both
     /// share that core until it looks again. From there the kernel may move it.
     ///
-    /// Not while it is alone: the parent may be there, and waits.
+    /// While it is alone, the parent may be there, and waits. Where both take turns on one core, each sleep of one is short; then this one goes to another core,
+    /// and neither needs to sleep any more.
     fn move_home(&mut self, flags: u32) {
-        if std::mem::take(&mut self.slept)
-            && flags & CROWD != 0
-            && let Some(home) = self.home
-            && sys::core() != home
-        {
-            sys::move_to_core(home);
+        if flags & CROWD != 0 {
+            // Also if it was alone when it woke up, and this is the first errand since then that it is not; and now and then where it never sleeps.
+            if (std::mem::take(&mut self.slept) || self.number.is_multiple_of(LOOKS))
+                && let Some(home) = self.home
+                && sys::core() != home
+            {
+                sys::move_to_core(home);
+            }
+        } else if self.together >= TOGETHER {
+            self.together = 0;
+            if let Some(other) = sys::other_core() {
+                sys::move_to_core(other);
+            }
         }
     }
 

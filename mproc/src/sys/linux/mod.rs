@@ -45,8 +45,9 @@ pub(crate) use perch::{Perch, TAIL, TooMany, is_own_thread, place_of_word};
 pub(crate) use poll::{Deadline, Watch, is_hung_up, is_readable, wait_many, wait_readable};
 pub(crate) use process::{
     ForeignReap, RawStatus, add_niceness, at_exit, core, effective_user, ended_child,
-    monotonic_nanoseconds, move_to_core, nth_core, open_process, process_id, program_arguments,
-    reap, resident_bytes, send_signal, set_thread_name, status_after_foreign_reap,
+    monotonic_nanoseconds, move_to_core, nth_core, open_process, other_core, process_id,
+    program_arguments, reap, resident_bytes, send_signal, set_thread_name,
+    status_after_foreign_reap,
 };
 pub(crate) use shared::{
     PAGE, SharedMapping, allocate, allocated, file_identity, fill, is_byte_locked, largest_file,

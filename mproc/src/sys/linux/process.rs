@@ -245,6 +245,17 @@ pub(crate) fn nth_core(number: u32, count: u32) -> Option<u32> {
     (count as usize <= cores.len()).then(|| cores[number as usize % cores.len()])
 }
 
+/// Another of the cores that this thread may use than the one it is on, if there is one.
+pub(crate) fn other_core() -> Option<u32> {
+    let set = affinity()?;
+    let here = core();
+    let count = libc::CPU_SETSIZE as u32;
+    // SAFETY: the set is initialized, and has that many bits.
+    (1..count)
+        .map(|step| (here + step) % count)
+        .find(|&core| unsafe { libc::CPU_ISSET(core as usize, &set) })
+}
+
 /// Moves this thread to a core, and lets it go from there wherever it could before.
 pub(crate) fn move_to_core(core: u32) {
     let Some(before) = affinity() else { return };
