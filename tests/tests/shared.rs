@@ -221,8 +221,7 @@ fn a_forgotten_guard_s_slice_is_alone() {
     fn forget(array: Array<u64>, forgotten: &mproc::Event) {
         let array: &'static Array<u64> = Box::leak(Box::new(array));
         let thread = std::thread::spawn(move || -> &'static mut [u64] {
-            let guard = Box::leak(Box::new(array.lock().unwrap()));
-            guard
+            &mut Box::leak(Box::new(array.lock().unwrap()))[..]
         });
         let slice = thread.join().unwrap();
         slice[0] = 1;

@@ -451,7 +451,7 @@ mod tests {
             told.recv().unwrap_err();
         });
         assert!(core.words().turn.try_lock(number.recv().unwrap()));
-        let soon = Deadline::after(std::time::Duration::from_millis(10));
+        let soon = Deadline::after(Duration::from_millis(10));
         assert!(matches!(core.wait(waiting, soon), Err(NotPassed::TimedOut)));
         core.words().turn.unlock();
         drop(go_on);
