@@ -12,7 +12,7 @@
 //!
 //! # Who gets what
 //!
-//! A worker gets a few errands ahead, as many as it does in some hundred microseconds, so that it never waits for its parent; what lies
+//! A worker gets a few errands ahead, eight or as many as it does in some hundred microseconds, so that it never waits for its parent; what lies
 //! ahead is taken back where it has to wait behind a long one while another worker has nothing to do. So nobody waits behind a task for a
 //! worker that is idle, and tasks that wait for each other run at once as long as there are workers.
 //!
