@@ -142,8 +142,9 @@ const HEADER: u64 = 8;
 
 /// Where the first frame of a segment lies. Payloads in a large ring begin near the beginning of a page, and so do the buffers that
 /// `malloc` gives for what is large. Where a target lies less than a line behind its source within a page, processors take what was just
-/// written for what is about to be read, and copy more slowly. Two lines away, neither the way in nor the way out is like that.
-const BEGINNING: u64 = 128 - HEADER;
+/// written for what is about to be read, and copy more slowly. Two lines away, neither the way in nor the way out is like that. Whole lines,
+/// so that short frames, of sixteen bytes, do not lie in two each.
+const BEGINNING: u64 = 128;
 
 /// The position of the first frame.
 fn beginning(segment: Segment) -> u64 {
