@@ -394,7 +394,7 @@ impl LockCore {
         } else {
             match robust.try_take(thread.id()) {
                 Some(died) => died,
-                None => self.wait(thread, patience)?,
+                None => self.wait(thread.id(), patience)?,
             }
         };
         if let Err(usurped) = thread.link(&self.perch) {
@@ -407,15 +407,12 @@ impl LockCore {
             words.process.store(thread.owner(), Ordering::Relaxed);
             return Ok(Acquired::Clean);
         }
-        self.taken_from_the_dead(thread, died)
+        self.taken_from_the_dead(died)
     }
 
     #[cold]
-    fn taken_from_the_dead(
-        &self,
-        thread: RobustThread,
-        died: OwnerDied,
-    ) -> Result<Acquired, NotAcquired> {
+    fn taken_from_the_dead(&self, died: OwnerDied) -> Result<Acquired, NotAcquired> {
+        let thread = RobustThread::current()?;
         let words = self.words();
         let guards_data = words.guards_data.load(Ordering::SeqCst) != 0;
         let owner = words.process.load(Ordering::Relaxed);
@@ -466,12 +463,12 @@ impl LockCore {
     }
 
     #[cold]
-    fn wait(&self, thread: RobustThread, patience: Patience) -> Result<OwnerDied, NotAcquired> {
+    fn wait(&self, me: u32, patience: Patience) -> Result<OwnerDied, NotAcquired> {
         let Patience::Until(deadline) = patience else {
             return Err(NotAcquired::WouldBlock);
         };
         let robust = self.robust();
-        let taken = robust.take_slowly(thread.id(), |ticket, state| {
+        let taken = robust.take_slowly(me, |ticket, state| {
             let words = [
                 (robust.bell.word(), ticket.generation()),
                 (word(robust.state), state),

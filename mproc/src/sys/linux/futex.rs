@@ -157,10 +157,6 @@ pub(super) struct RobustList {
 struct Known {
     epoch: u32,
     thread: u32,
-    /// Its number in the lower [`NUMBER_BITS`], and above it one that no other thread of this process gets, ever.
-    incarnation: u64,
-    /// See [`RobustThread::owner`].
-    owner: u64,
     list: *const RobustList,
 }
 
@@ -178,8 +174,12 @@ static INCARNATIONS: AtomicU64 = AtomicU64::new(0);
 thread_local! {
     // Without a destructor, so that it is there to the thread's very end, and is read without a check.
     static KNOWN: Cell<Known> = const {
-        Cell::new(Known { epoch: 0, thread: 0, incarnation: 0, owner: 0, list: std::ptr::null() })
+        Cell::new(Known { epoch: 0, thread: 0, list: std::ptr::null() })
     };
+    /// Its number in the lower [`NUMBER_BITS`], and above it one that no other thread of this process gets, ever. Beside `KNOWN`, which is passed in registers.
+    static INCARNATION: Cell<u64> = const { Cell::new(0) };
+    /// See [`RobustThread::owner`].
+    static OWNER_MARK: Cell<u64> = const { Cell::new(0) };
     /// How many words of ours are in the list.
     static LINKED: Cell<u32> = const { Cell::new(0) };
 }
@@ -222,11 +222,11 @@ impl RobustThread {
         let known = Known {
             epoch,
             thread,
-            incarnation: (INCARNATIONS.fetch_add(1, Ordering::Relaxed) + 1) << NUMBER_BITS
-                | u64::from(thread),
-            owner: own_mark(epoch),
             list,
         };
+        let incarnation = INCARNATIONS.fetch_add(1, Ordering::Relaxed) + 1;
+        INCARNATION.set(incarnation << NUMBER_BITS | u64::from(thread));
+        OWNER_MARK.set(own_mark(epoch));
         KNOWN.set(known);
         // In the child of a `fork`, what the parent had linked is not.
         LINKED.set(0);
@@ -260,13 +260,13 @@ impl RobustThread {
     /// The process, and in the lower half the moment of its start, as far as 32 bits go: what an owner leaves in a lock.
     #[inline]
     pub(crate) fn owner(self) -> u64 {
-        self.known.owner
+        OWNER_MARK.get()
     }
 
     /// What tells this thread from all others that this process has had, and in the child of a `fork` from those of its parent.
     #[inline]
     pub(super) fn incarnation(self) -> u64 {
-        self.known.incarnation
+        INCARNATION.get()
     }
 
     /// The kernel's number of this thread.
