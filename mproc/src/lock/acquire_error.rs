@@ -35,8 +35,8 @@ pub enum AcquireError<G> {
     OwnerDied {
         /// Holds the lock.
         guard: G,
-        /// The process that died, or panicked, or whose thread ended; 0 if that is not known. (If it died within the instant of taking the lock, this may be
-        /// the owner before it.)
+        /// The process that died, or panicked, or whose thread ended; 0 if that is not known, as of one that died within the instant of
+        /// taking or freeing the lock.
         process_id: u32,
     },
     /// Somebody holds it. Only from the `try_` forms.

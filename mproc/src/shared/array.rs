@@ -28,8 +28,22 @@ use crate::sys::PAGE;
 ///
 /// # Under the lock, a slice
 ///
-/// [`lock`](Self::lock) gives a guard that is a `&mut [T]`: for iterators, sorting, `ndarray::ArrayViewMut::from_shape(shape, &mut guard)`, or
-/// anything else that takes a slice. Two arrays of one lock are used one after the other, by [`get_mut`](Self::get_mut).
+/// [`lock`](Self::lock) gives a guard that is a `&mut [T]`: for iterators, sorting, or anything else that takes a slice, as a view of the crate `ndarray`
+/// does:
+///
+/// ```
+/// use ndarray::ArrayViewMut2;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let numbers = mproc::Array::from_iter((0..6).map(f64::from))?;
+/// let mut guard = numbers.lock().map_err(mproc::Error::from)?;
+/// let mut matrix = ArrayViewMut2::from_shape((2, 3), &mut guard)?;
+/// matrix *= 2.0;
+/// assert_eq!(matrix.row(1).to_vec(), [6.0, 8.0, 10.0]);
+/// # Ok(())
+/// # }
+/// ```
+/// Two arrays of one lock are used one after the other, by [`get_mut`](Self::get_mut).
 ///
 /// # If a peer dies
 ///

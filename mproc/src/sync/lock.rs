@@ -12,7 +12,7 @@
 //! | word owner + WAITERS     | held                                 | release               | the kernel frees and marks it, and wakes one sleeper     |
 //! | word WAITERS + OWNER_DIED | free; its owner died with it        | acquire, which is told | as for 0: the mark stays                                |
 //! | `depth`                  | how often the owner holds it, less 1 | the owner             | whoever is told begins at 0                              |
-//! | `process`                | of the owner, or the last one        | the owner             | whoever is told reads it first                           |
+//! | `process`                | of the owner; 0: free, or about to be | the owner            | whoever is told reads it first                           |
 //! | `inconsistent`           | an owner died, and nobody has said that the data are right again | the owner | it stays                  |
 //! | `guards_data`            | `inconsistent` is to be kept         | anybody, once         | –                                                        |
 //!
@@ -61,6 +61,9 @@ struct LockWords {
     /// In which the numbers of threads are those of threads.
     namespace: AtomicU32,
 }
+
+/// `inconsistent` if nobody knows by whom.
+const UNKNOWN: u32 = u32::MAX;
 
 /// What a page has to say to be taken for a lock.
 #[cfg(not(mproc_model))]
@@ -427,11 +430,13 @@ impl LockCore {
         // The first who is told knows who it was; later ones know only that.
         let before = match words.inconsistent.load(Ordering::Relaxed) {
             0 => process,
+            UNKNOWN => 0,
             process => process,
         };
         words.depth.store(0, Ordering::Relaxed);
         if guards_data {
-            words.inconsistent.store(before.max(1), Ordering::Relaxed);
+            let before = if before == 0 { UNKNOWN } else { before };
+            words.inconsistent.store(before, Ordering::Relaxed);
         }
         words.process.store(thread.owner(), Ordering::Relaxed);
         Ok(Acquired::OwnerDied(before))
@@ -446,6 +451,7 @@ impl LockCore {
             words.depth.store(deeper, Ordering::Relaxed);
             return Ok(match words.inconsistent.load(Ordering::Relaxed) {
                 0 => Acquired::Clean,
+                UNKNOWN => Acquired::OwnerDied(0),
                 process => Acquired::OwnerDied(process),
             });
         }
@@ -499,6 +505,8 @@ impl LockCore {
     /// Frees it, however often this thread, which has it in its list, holds it.
     #[inline]
     fn free(&self, thread: RobustThread) {
+        // Who dies between taking the word and saying who it is has not the name of the one before.
+        self.words().process.store(0, Ordering::Relaxed);
         let _pending = thread.pending(word(self.state()));
         thread.unlink(&self.perch);
         // It is ours, unless somebody has changed it who had no right to.

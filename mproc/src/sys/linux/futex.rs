@@ -21,7 +21,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 
-use super::named::start_of;
+use super::named::{is_ending, start_of};
 use super::poll::Deadline;
 
 /// Part of a locked word: somebody sleeps on it. Kept set always, so that the kernel wakes somebody when the owner dies.
@@ -321,12 +321,28 @@ fn own_mark(process: u32) -> u64 {
 }
 
 /// Whether the process that left this mark goes on, though a thread of it is dead.
+///
+/// The kernel frees a thread's locks while the process is still seen to run, so one that is on its way to its end has to be told from one
+/// that goes on: it says so, but for the moment between taking notice of its end and beginning it. So one that seems to go on is looked at for a while.
 pub(crate) fn goes_on(owner: u64) -> bool {
     let (process, start) = ((owner >> 32) as u32, owner as u32);
+    if process == std::process::id() {
+        return owner == own_mark(process);
+    }
     if start == 0 {
         return false; // Not known.
     }
-    start_of(process).is_ok_and(|found| found.is_some_and(|found| found as u32 == start))
+    let while_it_may_not_say = Deadline::after(Duration::from_millis(50));
+    loop {
+        let same = |found: Option<u64>| found.is_some_and(|found| found as u32 == start);
+        if !start_of(process).is_ok_and(same) || is_ending(process) {
+            return false;
+        }
+        if while_it_may_not_say.is_over() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
 }
 
 fn robust_list() -> io::Result<*const RobustList> {

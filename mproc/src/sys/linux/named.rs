@@ -187,6 +187,29 @@ fn namespace(kind: &str) -> io::Result<u64> {
     }
 }
 
+/// Whether a process is at its end, or about to be: its first thread exits (`PF_EXITING`, include/linux/sched.h), or is told to (each thread of a process that ends
+/// gets a SIGKILL of its own).
+pub(super) fn is_ending(process: u32) -> bool {
+    const EXITING: u64 = 0x4;
+    const KILL: u64 = 1 << (nix::libc::SIGKILL - 1);
+    let read = |file| std::fs::read_to_string(format!("/proc/{process}/{file}"));
+    let (Ok(stat), Ok(status)) = (read("stat"), read("status")) else {
+        return true;
+    };
+    // Field 9, where the state is field 3.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let flags = fields.split_ascii_whitespace().nth(6);
+    let exits = flags.and_then(|flags| flags.parse::<u64>().ok());
+    let told = |line: &str| {
+        let pending = line
+            .strip_prefix("SigPnd:")
+            .or(line.strip_prefix("ShdPnd:"));
+        let signals = pending.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        signals.is_some_and(|signals| signals & KILL != 0)
+    };
+    exits.is_none_or(|flags| flags & EXITING != 0) || status.lines().any(told)
+}
+
 /// When a process began; `None` if there is no such process, or nothing but its status is left. proc_pid_stat(5), field 22
 pub(super) fn start_of(process: u32) -> io::Result<Option<u64>> {
     let mut stat = String::new();
