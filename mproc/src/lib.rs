@@ -49,6 +49,7 @@
 //! facade     lib.rs   __private (for the macros' output only)
 //! services   pool/                         many calls over a few processes
 //! channels   queue/   pipe/   wait     tokio/ (with that feature)
+//!            shared/                   values, arrays, lists, memory, blobs
 //!            lock/                     Python's locks, with guards, over what `sync/` has
 //!            courier  channel_error    descriptors beside messages; what sending and receiving can fail with
 //! core       process/ → entry/         one call in one process; what a call is, how a fresh process finds it

@@ -164,8 +164,13 @@ impl SharedMemory {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             Some(label) => label.length,
-            // It is looked at BEFORE it is given memory: that of others is not ours to fill.
-            None => segment::fill(&file, sys::steady_file_size(file.as_fd(), true)?)?,
+            None => {
+                // It is looked at BEFORE it is given memory: that of others is not ours to fill.
+                let size = sys::steady_file_size(file.as_fd(), true)?;
+                // Other programs leave it to the first who writes, or who is killed since there is none.
+                sys::fill(file.as_fd())?;
+                size
+            }
         };
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let data = Data::map_named(Arc::new(file), 0, length, true)?;

@@ -220,13 +220,6 @@ pub(super) fn unlink_named(file: &OwnedFd, name: Option<&str>) -> Result<()> {
     })
 }
 
-/// How long a file is that no mproc made, with memory behind all of it: others leave it to the first who writes, or who is killed since there
-/// is none.
-pub(super) fn fill(file: &OwnedFd, size: u64) -> io::Result<u64> {
-    sys::fill(file.as_fd())?;
-    Ok(size)
-}
-
 /// Memory whose creator is dead.
 pub(super) struct Orphan {
     pub(super) name: String,
