@@ -324,6 +324,8 @@ fn own_mark(process: u32) -> u64 {
 ///
 /// The kernel frees a thread's locks while the process is still seen to run, so one that is on its way to its end has to be told from one
 /// that goes on: it says so, but for the moment between taking notice of its end and beginning it. So one that seems to go on is looked at for a while.
+///
+/// One that executes another program goes on as well, though nothing that it had lent is left: from outside it is the same process.
 pub(crate) fn goes_on(owner: u64) -> bool {
     let (process, start) = ((owner >> 32) as u32, owner as u32);
     if process == std::process::id() {
