@@ -108,7 +108,8 @@ fn a_short_task_is_not_heard_after_a_long_one_only() {
     let pool = Pool::new(2).unwrap();
     let begun = Queue::new().unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| pool.apply(hang::bind(&begun)).unwrap_err());
+        let hangs = hang::bind(&begun);
+        scope.spawn(|| pool.apply(hangs).unwrap_err());
         begun.get().unwrap();
         for _ in 0..20 {
             // Time for others to fall asleep.
@@ -127,6 +128,26 @@ fn a_short_task_is_not_heard_after_a_long_one_only() {
         thread::sleep(Duration::from_millis(5));
         let result = pool.apply_async(square::bind(3)).unwrap();
         eventually(|| result.is_ready());
+    }
+}
+
+/// Also by who is about to fall asleep on its worker, which is not there any more to say something.
+#[test]
+fn a_waiter_hears_of_the_end_whenever_it_comes() {
+    let _watchdog = watchdog("a_waiter_hears_of_the_end_whenever_it_comes", LIMIT);
+    let begun = Queue::new().unwrap();
+    for round in 0..dose(300, 20_000) {
+        let pool = Pool::new(1).unwrap();
+        thread::scope(|scope| {
+            let call = hang::bind(&begun);
+            let waiter = scope.spawn(|| pool.apply(call).unwrap_err());
+            begun.get().unwrap();
+            for _ in 0..round % 100 * 100 {
+                std::hint::spin_loop();
+            }
+            pool.terminate();
+            assert_eq!(waiter.join().unwrap().kind(), ErrorKind::ShutDown);
+        });
     }
 }
 

@@ -402,7 +402,8 @@ impl Shared {
             }
             let is_late;
             let since = Instant::now();
-            (desk, is_late) = self.sleep(desk, role, deadline, soon);
+            let mut wanted = |desk: &Desk| done(&desk.dispatcher) || has_waiters(desk);
+            (desk, is_late) = self.sleep(desk, role, deadline, soon, &mut wanted);
             if desk.role != role {
                 return (desk, Driven::Relieved);
             }
@@ -418,12 +419,16 @@ impl Shared {
     }
 
     /// Sleeps until a worker says something or ends, a clock runs out, or somebody kicks. True: the deadline has passed.
+    ///
+    /// Who changes something kicks a driver that sleeps, and no other: so what it does not sleep for, `wanted`, is looked at last, under the lock under which it
+    /// is seen to sleep from then on.
     fn sleep<'a>(
         &'a self,
         mut desk: MutexGuard<'a, Desk>,
         role: Role,
         deadline: Deadline,
         soon: bool,
+        wanted: &mut dyn FnMut(&Desk) -> bool,
     ) -> (MutexGuard<'a, Desk>, bool) {
         desk.dispatcher.balance();
         let clock = desk.dispatcher.look_at_clocks();
@@ -431,6 +436,7 @@ impl Shared {
         if desk.dispatcher.hear()
             || !desk.dispatcher.after.is_empty()
             || std::mem::take(&mut desk.has_called)
+            || wanted(&desk)
         {
             desk.dispatcher.busy().for_each(Local::do_not_listen);
             return (desk, false);
