@@ -46,12 +46,18 @@ pub fn eventually(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// How often a stress test repeats: `short` in `cargo test`, `long` when `MPROC_STRESS` is set.
+/// How often a stress test repeats: `short` in `cargo test`, `long` when `MPROC_STRESS` is set. If it is set to a number above 1, it is that many times `short`, and
+/// no more than `long`.
 pub fn dose(short: usize, long: usize) -> usize {
-    if std::env::var_os("MPROC_STRESS").is_some() {
-        long
-    } else {
-        short
+    let Some(stress) = std::env::var_os("MPROC_STRESS") else {
+        return short;
+    };
+    match stress
+        .to_str()
+        .and_then(|times| times.parse::<usize>().ok())
+    {
+        Some(times @ 2..) => short.saturating_mul(times).min(long),
+        _ => long,
     }
 }
 

@@ -64,7 +64,7 @@ impl Dice {
     }
 }
 
-/// Runs `round` with dice of many seeds. MPROC_STRESS is for long; MPROC_SEED is one seed.
+/// Runs `round` with dice of many seeds. MPROC_STRESS is for long, or that many times as long as usually; MPROC_SEED is one seed.
 ///
 /// # Panics
 ///
@@ -76,13 +76,17 @@ pub(crate) fn rounds(
     most: usize,
     mut round: impl FnMut(&mut Dice),
 ) {
-    let long_dose = std::env::var_os("MPROC_STRESS").is_some();
+    let dose = match std::env::var("MPROC_STRESS").map(|times| times.parse::<u64>()) {
+        Err(_) => short,
+        Ok(Ok(times @ 2..)) => short.saturating_mul(times).min(long),
+        Ok(_) => long,
+    };
     let only = std::env::var("MPROC_SEED")
         .ok()
         .map(|seed| seed.parse().expect("a number"));
     let seeds = match only {
         Some(seed) => seed..seed + 1,
-        None => 0..if long_dose { long } else { short },
+        None => 0..dose,
     };
     let (begun, watch) = std::sync::mpsc::channel::<u64>();
     let name = name.to_string();
