@@ -183,6 +183,8 @@ struct Seat<L> {
     since: Instant,
     /// It was killed because the time of its task was over.
     timed_out: bool,
+    /// It was killed, and is given nothing more: it may live for long enough to begin it.
+    is_doomed: bool,
     stillborn: Accidents,
 }
 
@@ -196,6 +198,7 @@ impl<L> Default for Seat<L> {
             pace: 1_000_000,
             since: Instant::now(),
             timed_out: false,
+            is_doomed: false,
             stillborn: Accidents::default(),
         }
     }
@@ -374,6 +377,18 @@ impl<L: Link> Dispatcher<L> {
             .iter()
             .filter(busy)
             .filter_map(|seat| seat.link.as_ref())
+    }
+
+    /// As above, and whether all that each has to do belongs to this group.
+    pub(super) fn busy_with(&self, group: Option<&Group>) -> impl Iterator<Item = (&L, bool)> {
+        let is_of = move |sent: &Sent| {
+            group.is_some_and(|group| std::ptr::eq(Arc::as_ptr(&sent.piece.group), group))
+        };
+        let busy = |seat: &&Seat<L>| !seat.is_ready || !seat.sent.is_empty();
+        self.seats.iter().filter(busy).filter_map(move |seat| {
+            let is_all_of_it = seat.is_ready && seat.sent.iter().all(is_of);
+            Some((seat.link.as_ref()?, is_all_of_it))
+        })
     }
 
     /// Whether a worker is at several short tasks at once, and may wake its parent a little late; see `Ring::wake_reader`.
@@ -575,6 +590,9 @@ impl<L: Link> Dispatcher<L> {
         let mut others = self.seats.iter().enumerate();
         let is_crowd = others.any(|(other, seat)| other != number && !seat.sent.is_empty());
         let seat = &mut self.seats[number];
+        if seat.is_doomed {
+            return false;
+        }
         let Some(link) = &mut seat.link else {
             return false;
         };
@@ -777,6 +795,8 @@ impl<L: Link> Dispatcher<L> {
         if let Some(sent) = seat.sent.pop_front() {
             back.splice(0..0, sent.piece.part(sent.done, sent.piece.count()));
         }
+        // Those that came before it have ended meanwhile.
+        self.leaving.retain(|link| !link.has_ended());
         self.leaving.extend(self.seats[number].link.take());
         if let Some(trace) = &self.trace {
             trace.left(number, None);
@@ -861,14 +881,28 @@ impl<L: Link> Dispatcher<L> {
         if seat.sent.front().map(|sent| sent.number) == late
             && let Some(link) = &seat.link
         {
-            seat.timed_out = true;
+            (seat.timed_out, seat.is_doomed) = (true, true);
             link.kill();
         }
         self.feed();
     }
 
-    /// Takes what has not begun of a group out of the queue, and ends the workers that run the rest.
+    /// Takes back what has not begun of a group, and ends the workers that run the rest.
     pub(super) fn cancel(&mut self, group: &Arc<Group>) {
+        self.withdraw(group);
+        for seat in &mut self.seats {
+            if let (Some(front), Some(link)) = (seat.sent.front(), &seat.link)
+                && Arc::ptr_eq(&front.piece.group, group)
+            {
+                seat.is_doomed = true;
+                link.kill();
+            }
+        }
+        self.feed();
+    }
+
+    /// Takes back what has not begun of a group. To be [fed](Self::feed) afterwards.
+    pub(super) fn withdraw(&mut self, group: &Arc<Group>) {
         group.cancel();
         let is_ours = |piece: &Piece| Arc::ptr_eq(&piece.group, group);
         let queue = std::mem::take(&mut self.queue);
@@ -880,23 +914,13 @@ impl<L: Link> Dispatcher<L> {
             }
         }
         for number in 0..self.seats.len() {
-            if !self.seats[number]
-                .sent
-                .iter()
-                .any(|sent| is_ours(&sent.piece))
-            {
-                continue;
-            }
-            let back = self.recall(number);
-            self.put_back(back);
-            let seat = &self.seats[number];
-            if let (Some(front), Some(link)) = (seat.sent.front(), &seat.link)
-                && is_ours(&front.piece)
-            {
-                link.kill();
+            let mut sent = self.seats[number].sent.iter();
+            if sent.any(|sent| is_ours(&sent.piece)) {
+                // Nothing else may begin on it BEFORE it is killed, or that would be killed with it.
+                let back = self.recall(number);
+                self.put_back(back);
             }
         }
-        self.feed();
     }
 
     /// Resolves everything, and leaves the workers to themselves.
@@ -1383,8 +1407,14 @@ mod tests {
         assert!(!stage.with(1, |fake| fake.killed));
         stage.dispatcher.cancel(&running);
         assert!(stage.with(1, |fake| fake.killed) && !running.is_done());
+        // What comes now is nothing for who is being killed.
+        let _next = one(&mut stage, Rules::default());
+        assert_eq!(stage.waiting(1), 0);
         stage.dispatcher.look_for_ends();
         assert_eq!(kind(&running), ErrorKind::Cancelled);
+        stage.dispatcher.hear();
+        stage.dispatcher.feed();
+        assert_eq!(stage.waiting(2), 1);
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub(super) struct Desk {
     role: Role,
     /// Whether the driver sleeps on descriptors.
     sleeps: bool,
+    /// How many threads do: beside the driver, the background thread may not yet have found out that it has lost the role.
+    asleep: u32,
+    /// Whether the driver has asked workers to wake it when it is time, and not for each outcome.
+    is_patient: bool,
     /// Threads that wait without the role.
     waiters: Vec<Thread>,
     /// Counts what others did that the background thread would do otherwise.
@@ -49,6 +53,17 @@ pub(super) struct Desk {
     thread: Option<JoinHandle<()>>,
     spin: Spin,
     yields: Yields,
+    /// Counts what drivers do without sleeping.
+    turns: u32,
+    /// When one last looked beyond what workers say.
+    glanced: Instant,
+}
+
+impl Desk {
+    /// Whether nothing is to be heard, or done.
+    fn is_quiet(&self) -> bool {
+        self.dispatcher.is_quiet() && self.dispatcher.after.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -83,8 +98,9 @@ enum Background {
 const LINGER: Duration = Duration::from_millis(1);
 const LOOKS: u32 = 20;
 
-/// So often a driver that is kept busy asks the system whether somebody has died, or whether a time is over.
+/// So often drivers that are kept busy ask the system whether somebody has died, or whether a time is over: each of so many turns, if it was so long ago.
 const GLANCE: Duration = Duration::from_millis(1);
+const TURNS: u32 = 64;
 
 impl Shared {
     pub(super) fn new(dispatcher: Dispatcher<Local>, workers: usize) -> Result<Arc<Self>> {
@@ -95,6 +111,8 @@ impl Shared {
                 dispatcher,
                 role: Role::Free,
                 sleeps: false,
+                asleep: 0,
+                is_patient: false,
                 waiters: Vec::new(),
                 beats: 0,
                 has_called: false,
@@ -103,6 +121,8 @@ impl Shared {
                 thread: None,
                 spin: Spin::default(),
                 yields: Yields::default(),
+                turns: 0,
+                glanced: Instant::now(),
             }),
             kick,
             background: Condvar::new(),
@@ -131,6 +151,10 @@ impl Shared {
         if let Some(end) = desk.dispatcher.end() {
             return Err(end.error());
         }
+        if !is_awaited && desk.role == Role::Free && desk.background == Background::Absent {
+            // BEFORE anything is taken, of which nobody would hear.
+            self.start_background(&mut desk)?;
+        }
         let (mut is_timed, mut is_watched) = (false, false);
         for piece in pieces {
             is_timed |= piece.rules.is_some();
@@ -146,10 +170,13 @@ impl Shared {
         desk.beats += 1;
         // One that was started is none of those on which somebody sleeps.
         let mut must_look = is_timed | std::mem::take(&mut desk.dispatcher.has_started);
-        if desk.sleeps && desk.dispatcher.has_roused {
-            // Whoever sleeps asked those to speak up who had something to do then.
+        if desk.sleeps && (desk.dispatcher.has_roused || desk.is_patient) {
+            // Whoever sleeps asked those to speak up who had something to do then, and perhaps not yet if that was all of one map.
             desk.dispatcher.busy().for_each(|link| link.listen(true));
+            desk.is_patient = false;
             must_look |= desk.dispatcher.hear();
+            // See `Ring::wake_reader`: it is to look again after a while.
+            must_look |= desk.dispatcher.has_many();
         }
         if must_look && desk.sleeps {
             sys::ring(self.kick.as_fd());
@@ -157,7 +184,18 @@ impl Shared {
         if !is_awaited && desk.role == Role::Free {
             self.wake_background(&mut desk, is_watched)?;
         }
-        self.release(desk);
+        self.leave(desk);
+        Ok(())
+    }
+
+    fn start_background(self: &Arc<Self>, desk: &mut Desk) -> Result<()> {
+        let shared = Arc::clone(self);
+        let builder = thread::Builder::new().name("mproc-pool".to_owned());
+        // The pool ends it before it is gone.
+        let spawned = builder.spawn(move || shared.in_background());
+        let failed = |error| Error::io("a thread of the pool could not be started", error);
+        desk.thread = Some(spawned.map_err(failed)?);
+        desk.background = Background::Awake;
         Ok(())
     }
 
@@ -165,15 +203,7 @@ impl Shared {
     fn wake_background(self: &Arc<Self>, desk: &mut Desk, at_once: bool) -> Result<()> {
         desk.is_urgent |= at_once;
         match desk.background {
-            Background::Absent => {
-                let shared = Arc::clone(self);
-                let builder = thread::Builder::new().name("mproc-pool".to_owned());
-                // The pool ends it before it is gone.
-                let spawned = builder.spawn(move || shared.in_background());
-                let failed = |error| Error::io("a thread of the pool could not be started", error);
-                desk.thread = Some(spawned.map_err(failed)?);
-                desk.background = Background::Awake;
-            }
+            Background::Absent => self.start_background(desk)?,
             Background::Asleep => self.background.notify_all(),
             Background::Awake if at_once => self.background.notify_all(),
             Background::Awake | Background::Dismissed => {}
@@ -184,10 +214,31 @@ impl Shared {
     /// Has somebody drive soon, for who cannot wait in a thread.
     pub(super) fn drive_soon(self: &Arc<Self>) {
         let mut desk = self.desk();
-        if desk.role == Role::Free && !desk.dispatcher.is_quiet() {
+        if desk.role == Role::Free && !desk.is_quiet() {
             // OK to ignore: where no thread can be started, the next wait drives.
             let _ = self.wake_background(&mut desk, true);
         }
+    }
+
+    /// Lets go of the desk, and does what is to be done without it, of someone who does not wait: callbacks are left to those that do, or to the
+    /// background thread, since whoever submits may hold locks that they take.
+    fn leave(self: &Arc<Self>, mut desk: MutexGuard<'_, Desk>) {
+        if desk.dispatcher.after.is_empty() {
+            return;
+        }
+        let after = std::mem::take(&mut desk.dispatcher.after);
+        let (theirs, ours): (Vec<_>, Vec<_>) = after.into_iter().partition(After::may_take_long);
+        if !theirs.is_empty() {
+            desk.dispatcher.after = theirs;
+            if desk.sleeps {
+                sys::ring(self.kick.as_fd());
+            } else if desk.role == Role::Free {
+                // OK to ignore: where no thread can be started, the next wait does it.
+                let _ = self.wake_background(&mut desk, true);
+            }
+        }
+        drop(desk);
+        ours.into_iter().for_each(After::run);
     }
 
     /// Lets go of the desk, and does what is to be done without it.
@@ -218,10 +269,10 @@ impl Shared {
         change(&mut desk.dispatcher);
         if desk.sleeps {
             sys::ring(self.kick.as_fd());
-        } else if desk.role == Role::Free && !desk.dispatcher.is_quiet() {
+        } else if desk.role == Role::Free && !desk.is_quiet() {
             let _ = self.wake_background(&mut desk, true);
         }
-        self.release(desk);
+        self.leave(desk);
     }
 
     /// Waits until `done`, which is about `group` if there is one; drives meanwhile if nobody else does. False: the time is over.
@@ -242,8 +293,8 @@ impl Shared {
             if desk.role == Role::Free || (desk.role == Role::Background && desk.sleeps) {
                 let driven;
                 desk.beats += 1;
-                let soon = group.is_none_or(|group| !group.is_map());
-                (desk, driven) = self.drive(desk, Role::Waiter, deadline, soon, &mut done);
+                let map = group.filter(|group| group.is_map());
+                (desk, driven) = self.drive(desk, Role::Waiter, deadline, map, &mut done);
                 match driven {
                     Driven::Done => break true,
                     Driven::Late => break false,
@@ -293,19 +344,21 @@ impl Shared {
         }
         if let Some(waiter) = desk.waiters.pop() {
             waiter.unpark();
-        } else if !desk.dispatcher.is_quiet() {
+        } else if !desk.is_quiet() {
             // OK to ignore: where no thread can be started, the next wait drives.
             let _ = self.wake_background(desk, false);
         }
     }
 
     /// Drives until `done`, or until somebody else has the role. If not, it is free afterwards.
+    ///
+    /// `map`: nothing is awaited but the end of this one.
     fn drive<'a>(
-        &'a self,
+        self: &'a Arc<Self>,
         mut desk: MutexGuard<'a, Desk>,
         role: Role,
         deadline: Deadline,
-        soon: bool,
+        map: Option<&Group>,
         done: &mut dyn FnMut(&Dispatcher<Local>) -> bool,
     ) -> (MutexGuard<'a, Desk>, Driven) {
         if desk.sleeps {
@@ -315,8 +368,6 @@ impl Shared {
         }
         desk.role = role;
         let beats = desk.beats;
-        let mut glanced: Option<Instant> = None;
-        let mut turns = 0_u32;
         let driven = loop {
             let heard = desk.dispatcher.hear();
             desk.dispatcher.feed();
@@ -326,6 +377,10 @@ impl Shared {
                 let is_theirs = after.iter().any(After::is_of_users);
                 if is_theirs {
                     desk.role = Role::Free;
+                }
+                if after.iter().any(After::may_take_long) {
+                    // Also for something that somebody else waits for.
+                    self.hand_over(&mut desk);
                 }
                 drop(desk);
                 after.into_iter().for_each(After::run);
@@ -347,19 +402,19 @@ impl Shared {
             if has_waiters(&desk) {
                 break Driven::Relieved;
             }
-            if heard {
-                turns += 1;
-                if turns.is_multiple_of(256) {
-                    let now = Instant::now();
-                    if glanced.is_none_or(|then| now.duration_since(then) > GLANCE) {
-                        glanced = Some(now);
-                        desk.dispatcher.look_for_ends();
-                        desk.dispatcher.look_at_clocks();
-                        if deadline.remaining() == Some(Duration::ZERO) {
-                            break Driven::Late;
-                        }
-                    }
+            desk.turns = desk.turns.wrapping_add(1);
+            if desk.turns.is_multiple_of(TURNS) {
+                // Where there is always something to hear, nobody sleeps.
+                if desk.glanced.elapsed() > GLANCE {
+                    desk.glanced = Instant::now();
+                    desk.dispatcher.look_for_ends();
+                    desk.dispatcher.look_at_clocks();
                 }
+                if deadline.is_over() && !done(&desk.dispatcher) {
+                    break Driven::Late;
+                }
+            }
+            if heard {
                 // Others may have something to submit.
                 drop(desk);
                 desk = self.desk();
@@ -403,7 +458,7 @@ impl Shared {
             let is_late;
             let since = Instant::now();
             let mut wanted = |desk: &Desk| done(&desk.dispatcher) || has_waiters(desk);
-            (desk, is_late) = self.sleep(desk, role, deadline, soon, &mut wanted);
+            (desk, is_late) = self.sleep(desk, role, deadline, map, &mut wanted);
             if desk.role != role {
                 return (desk, Driven::Relieved);
             }
@@ -421,18 +476,25 @@ impl Shared {
     /// Sleeps until a worker says something or ends, a clock runs out, or somebody kicks. True: the deadline has passed.
     ///
     /// Who changes something kicks a driver that sleeps, and no other: so what it does not sleep for, `wanted`, is looked at last, under the lock under which it
-    /// is seen to sleep from then on.
+    /// is seen to sleep from then on. Two may sleep on the kick, and the last one that wakes silences it: so none takes it from the other.
+    ///
+    /// A worker that does nothing but tasks of `map` need not wake for each outcome.
     fn sleep<'a>(
         &'a self,
         mut desk: MutexGuard<'a, Desk>,
         role: Role,
         deadline: Deadline,
-        soon: bool,
+        map: Option<&Group>,
         wanted: &mut dyn FnMut(&Desk) -> bool,
     ) -> (MutexGuard<'a, Desk>, bool) {
         desk.dispatcher.balance();
         let clock = desk.dispatcher.look_at_clocks();
-        desk.dispatcher.busy().for_each(|link| link.listen(soon));
+        let mut is_patient = false;
+        for (link, is_all_of_it) in desk.dispatcher.busy_with(map) {
+            link.listen(!is_all_of_it);
+            is_patient |= is_all_of_it;
+        }
+        desk.is_patient = is_patient;
         if desk.dispatcher.hear()
             || !desk.dispatcher.after.is_empty()
             || std::mem::take(&mut desk.has_called)
@@ -448,6 +510,7 @@ impl Shared {
             until = until.within(GLANCE);
         }
         (desk.sleeps, desk.dispatcher.is_unattended) = (true, true);
+        desk.asleep += 1;
         drop(desk);
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.kick.as_fd()];
         for (line, child) in &ears {
@@ -456,8 +519,16 @@ impl Shared {
         // OK to ignore an error: then it looks again at once.
         let ready = sys::wait_many(&fds, until).unwrap_or_default();
         let mut desk = self.desk();
+        desk.asleep -= 1;
         if ready.first() == Some(&0) {
-            sys::silence(self.kick.as_fd());
+            if desk.asleep == 0 {
+                sys::silence(self.kick.as_fd());
+            } else {
+                // The other one is to hear it, too.
+                drop(desk);
+                thread::yield_now();
+                desk = self.desk();
+            }
         }
         if desk.role != role || !desk.sleeps {
             return (desk, false);
@@ -484,20 +555,19 @@ impl Shared {
     }
 
     /// The background thread.
-    fn in_background(&self) {
+    fn in_background(self: &Arc<Self>) {
         let (mut looks, mut beats) = (0, None);
         let mut desk = self.desk();
         loop {
             if desk.background == Background::Dismissed {
                 return;
             }
-            let is_needed =
-                desk.role == Role::Free && desk.waiters.is_empty() && !desk.dispatcher.is_quiet();
+            let is_needed = desk.role == Role::Free && desk.waiters.is_empty() && !desk.is_quiet();
             if is_needed && (desk.is_urgent || beats == Some(desk.beats)) {
                 looks = 0;
                 desk.is_urgent = false;
                 let quiet = &mut |dispatcher: &Dispatcher<Local>| dispatcher.is_quiet();
-                (desk, _) = self.drive(desk, Role::Background, Deadline::NEVER, true, quiet);
+                (desk, _) = self.drive(desk, Role::Background, Deadline::NEVER, None, quiet);
                 if desk.role == Role::Free
                     && let Some(waiter) = desk.waiters.pop()
                 {
@@ -569,8 +639,8 @@ impl Shared {
         }
     }
 
-    /// Waits until everything has resolved and all workers have ended.
-    pub(super) fn join(self: &Arc<Self>) {
+    /// Waits until everything has resolved and all workers have ended, which are killed after the deadline.
+    pub(super) fn join(self: &Arc<Self>, deadline: Deadline) {
         self.close();
         self.wait(None, None, Dispatcher::is_idle);
         let mut links = self.desk().dispatcher.vacate();
@@ -579,7 +649,10 @@ impl Shared {
         }
         for link in links {
             // OK to ignore: it has nothing to say any more.
-            let _ = link.child().wait();
+            let _ = match deadline.remaining() {
+                None => link.child().wait().map(drop),
+                Some(left) => link.child().wait_timeout(left).map(drop),
+            };
             drop(link.lost());
         }
         self.dismiss_background();

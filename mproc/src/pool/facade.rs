@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,8 @@ use super::trace::{self, Trace};
 use super::worker::{Limits, Orders};
 use crate::entry::{Call, Entry, Unary};
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::{AnyChild, cpu_count};
+use crate::process::{AnyChild, Process, cpu_count};
+use crate::sys::Deadline;
 
 /// Worker processes that take calls, one after the other, for as long as the pool lives.
 ///
@@ -97,6 +99,25 @@ enum Setting {
     All(OsString),
     /// By the worker's place.
     Each(Box<dyn Fn(usize) -> OsString + Send>),
+}
+
+impl Variable {
+    /// What it is to the worker at this place.
+    fn at(&self, place: usize) -> Result<(&OsString, OsString)> {
+        let value = match &self.value {
+            Setting::All(value) => value.clone(),
+            Setting::Each(value) => {
+                let value = catch_unwind(AssertUnwindSafe(|| value(place)));
+                value.map_err(|payload| {
+                    // Dropping a payload may panic again.
+                    std::mem::forget(payload);
+                    let text = format!("what tells a worker its {:?} panicked", self.key);
+                    Error::new(ErrorKind::Start, text)
+                })?
+            }
+        };
+        Ok((&self.key, value))
+    }
 }
 
 impl fmt::Debug for Variable {
@@ -224,7 +245,8 @@ impl PoolBuilder {
     }
 
     /// Sets an environment variable of each worker to something of its own. `value` is given the worker's place, from 0 to the number of
-    /// workers less one; one that takes the place of another is given the same. It is called under a lock of the pool, and must not use it.
+    /// workers less one; one that takes the place of another is given the same. It is called under a lock of the pool, and must not use it. If it panics, the
+    /// worker cannot be started, and the pool fails.
     ///
     /// # Examples
     ///
@@ -323,14 +345,11 @@ impl PoolBuilder {
                 is_traced: tracer.is_some(),
             };
             let name = self.name.as_deref().unwrap_or("PoolWorker");
-            let worker = Local::start(format!("{name}-{started}"), orders, |mut process| {
-                for Variable { key, value } in &self.variables {
-                    process = match value {
-                        Setting::All(value) => process.env(key, value),
-                        Setting::Each(value) => process.env(key, value(seat)),
-                    };
-                }
-                process
+            let variables = self.variables.iter().map(|variable| variable.at(seat));
+            let variables = variables.collect::<Result<Vec<_>>>()?;
+            let worker = Local::start(format!("{name}-{started}"), orders, |process| {
+                let set = |process: Process<()>, (key, value)| process.env(key, value);
+                variables.into_iter().fold(process, set)
             })?;
             if let Some(trace) = &tracer {
                 let child = worker.child();
@@ -501,16 +520,17 @@ impl Pool {
     }
 
     /// Ends the pool in peace, or else by force: takes no more calls, lets what was submitted run for `grace` at most, and then
-    /// [terminates](Self::terminate). Returns when the workers have ended.
+    /// [terminates](Self::terminate); a worker that has nothing to do and does not end by then is killed, too. Returns when the workers have ended.
     ///
     /// With a `grace` of zero, tasks that have not ended are errors of kind [`ShutDown`](ErrorKind::ShutDown).
     #[doc(alias = "cancel_futures")]
     pub fn shutdown(&self, grace: Duration) {
+        let deadline = Deadline::after(grace);
         self.shared.close();
         if !self.shared.wait(None, Some(grace), Dispatcher::is_idle) {
             self.shared.terminate();
         }
-        self.join();
+        self.join_until(deadline);
     }
 
     /// Sends SIGTERM to all workers and ends the pool: what has not resolved is an error of kind [`ShutDown`](ErrorKind::ShutDown). Waits for the workers
@@ -540,7 +560,11 @@ impl Pool {
 
     /// Waits until everything submitted has resolved and the workers have ended. [Closes](Self::close) the pool first.
     pub fn join(&self) {
-        self.shared.join();
+        self.join_until(Deadline::NEVER);
+    }
+
+    fn join_until(&self, deadline: Deadline) {
+        self.shared.join(deadline);
         if let Some(error) = self.trace.as_ref().and_then(|trace| trace.close()) {
             log::warn!(target: "mproc", "the trace of a pool is not complete: {error}");
         }

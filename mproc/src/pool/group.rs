@@ -36,6 +36,8 @@ pub(super) enum After {
     Wake(Waker),
     Call(Arc<Group>),
     Observe(Arc<dyn Observer>, Event),
+    /// Of what is observed: its observers are not to be dropped under the lock, with the piece that resolved last.
+    Forget(Arc<Group>),
 }
 
 impl After {
@@ -44,23 +46,33 @@ impl After {
         !matches!(self, Self::Unpark(_))
     }
 
+    /// Whether that may wait for something: wakers are made to be called by anybody, callbacks are not.
+    pub(super) fn may_take_long(&self) -> bool {
+        !matches!(self, Self::Unpark(_) | Self::Wake(_))
+    }
+
     /// Code of users may run, and panic: nobody is to care.
     pub(super) fn run(self) {
         match self {
             Self::Unpark(thread) => thread.unpark(),
-            Self::Wake(waker) => {
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
-            }
+            Self::Wake(waker) => _ = unharmed(|| waker.wake()),
             Self::Call(group) => group.call_back(),
             Self::Observe(observer, event) => observe(&*observer, &event),
+            Self::Forget(group) => _ = unharmed(|| drop(group)),
         }
     }
 }
 
 /// Code of users may run here, too.
 fn observe(observer: &dyn Observer, event: &Event) {
-    let tell = std::panic::AssertUnwindSafe(|| event.tell(observer));
-    let _ = std::panic::catch_unwind(tell);
+    unharmed(|| event.tell(observer));
+}
+
+/// Calls code of users, which may panic.
+fn unharmed<R>(call: impl FnOnce() -> R) -> Option<R> {
+    let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    // Dropping a payload may panic again, and there is nothing left to gain from it.
+    called.map_err(std::mem::forget).ok()
 }
 
 pub(super) struct Group {
@@ -292,7 +304,10 @@ impl Group {
 
     /// Whether nothing is to be heard of it before all of it has resolved, and that is many.
     pub(super) fn is_map(&self) -> bool {
-        matches!(lock(&self.state).store, Store::Many(_))
+        let state = lock(&self.state);
+        let watchers = state.watchers.as_ref();
+        let is_counted = watchers.is_some_and(|them| them.observers.iter().any(|it| it.counts()));
+        matches!(state.store, Store::Many(_)) && !is_counted
     }
 
     pub(super) fn has_callback(&self) -> bool {
@@ -338,6 +353,9 @@ impl Group {
                 after.push(After::Observe(Arc::clone(observer), Event::Finished));
             }
         }
+        if !watchers.observers.is_empty() {
+            after.push(After::Forget(Arc::clone(self)));
+        }
         if is_stream || is_over {
             if watchers.callback.is_some() {
                 after.push(After::Call(Arc::clone(self)));
@@ -356,11 +374,10 @@ impl Group {
             .and_then(|watchers| watchers.callback.take());
         drop(state);
         self.finish_observers();
-        if let Some(callback) = callback {
-            let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| callback(self)));
-            if let Ok(value) = called {
-                lock(&self.state).store = Store::One(value);
-            }
+        if let Some(callback) = callback
+            && let Some(value) = unharmed(|| callback(self))
+        {
+            lock(&self.state).store = Store::One(value);
         }
         self.held.store(false, Ordering::Release);
         let watchers = lock(&self.state).watchers.take();

@@ -19,6 +19,8 @@ pub(super) struct Stream<'p, E, I> {
     items: Option<I>,
     group: Arc<Group>,
     cutter: Option<Cutter<E>>,
+    /// How many items were taken from the input, and called.
+    called: usize,
     given: usize,
     /// Why no more is taken; told after what was.
     stopped: Option<Error>,
@@ -33,6 +35,7 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
             items: Some(items),
             group,
             cutter: None,
+            called: 0,
             given: 0,
             stopped: None,
         }
@@ -68,7 +71,9 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
             }
         }
         cutter.cut();
-        self.calls.shared.submit(cutter.ready.drain(..), true)
+        self.calls.shared.submit(cutter.ready.drain(..), true)?;
+        self.called = cutter.next;
+        Ok(())
     }
 
     fn next(&mut self, limit: Option<Duration>) -> Option<Result<E::Output>>
@@ -81,11 +86,7 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
             self.items = None;
             self.stopped = Some(error);
         }
-        if self
-            .cutter
-            .as_ref()
-            .is_none_or(|cutter| self.given == cutter.next)
-        {
+        if self.given == self.called {
             self.group.finish_observers();
             return self.stopped.take().map(Err);
         }
@@ -93,7 +94,8 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
         let mut value = group.take_next();
         if value.is_none() {
             self.calls.shared.wait(Some(group), limit, |_| {
-                value = group.take_next();
+                // It is asked again when it was.
+                value = value.take().or_else(|| group.take_next());
                 value.is_some()
             });
         }
@@ -113,15 +115,13 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
 /// What has not begun need not begin.
 impl<E, I> Drop for Stream<'_, E, I> {
     fn drop(&mut self) {
-        self.group.cancel();
         self.group.finish_observers();
-        if self
-            .cutter
-            .as_ref()
-            .is_some_and(|_| self.group.resolved() > self.given)
-        {
-            // What is running goes on; somebody has to hear of its end.
-            self.calls.shared.drive_soon();
+        if self.called > self.group.resolved() {
+            // What is running goes on.
+            self.calls.shared.change(|dispatcher| {
+                dispatcher.withdraw(&self.group);
+                dispatcher.feed();
+            });
         }
     }
 }
