@@ -132,6 +132,11 @@ impl Dice {
         Self(now | 1)
     }
 
+    /// Others, which depend on these.
+    pub fn split(&mut self) -> Self {
+        Self(self.below(u64::MAX) | 1)
+    }
+
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         // xorshift64*

@@ -1,6 +1,6 @@
 //! What a pool does from its start to its end: recycling, callbacks, waiting for many, shutting down, pools inside pools.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -459,11 +459,21 @@ fn two_workers_work_on_two_cores() {
         let pool = Pool::new(2).unwrap();
         let calls = pool.calls().chunk_size(1);
         let places = calls.map::<burn>((0..count).map(|_| 1)).unwrap();
-        let of = |core| places.iter().filter(|(_, place)| *place == core).count();
-        let first = of(places[0].1);
-        // On a machine that is busy with something else, the kernel moves them now and then.
-        let fair = count / 4..=count / 4 * 3;
-        assert!(fair.contains(&first), "{first} of {count} on one core");
+        let mut cores_of = BTreeMap::<u32, BTreeMap<i32, usize>>::new();
+        for (worker, core) in places {
+            *cores_of.entry(worker).or_default().entry(core).or_default() += 1;
+        }
+        // How the work is divided is up to what else wants the cores, and on a machine that is busy the kernel moves a worker now and then.
+        let homes = cores_of.values().map(|cores| {
+            let (home, most) = cores.iter().max_by_key(|(_, count)| **count).unwrap();
+            assert!(
+                3 * most >= 2 * cores.values().sum::<usize>(),
+                "{cores_of:?}"
+            );
+            home
+        });
+        let homes: BTreeSet<_> = homes.collect();
+        assert_eq!((cores_of.len(), homes.len()), (2, 2), "{cores_of:?}");
     }
 }
 

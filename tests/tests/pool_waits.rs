@@ -80,6 +80,12 @@ fn a_stream_ends_after_what_was_called_when_its_pool_ends() {
         let good = rest.iter().filter(|result| result.is_ok()).count();
         assert!((0..good).all(|at| rest[at] == Ok(square(at as i64 + 1))));
     }
+    // One that has ended before has nothing to do with it.
+    let pool = Pool::new(1).unwrap();
+    let mut results = pool.calls().in_flight(1).imap::<square, _>(0..1);
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    pool.close();
+    assert!(results.next().is_none());
 }
 
 #[test]

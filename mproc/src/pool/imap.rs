@@ -71,7 +71,10 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
             }
         }
         cutter.cut();
-        self.calls.shared.submit(cutter.ready.drain(..), true)?;
+        if !cutter.ready.is_empty() {
+            // Only now: a pool that takes no more is of no interest to an input that has ended.
+            self.calls.shared.submit(cutter.ready.drain(..), true)?;
+        }
         self.called = cutter.next;
         Ok(())
     }
