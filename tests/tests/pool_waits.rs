@@ -252,7 +252,15 @@ fn no_callback_runs_within_a_call_that_does_not_wait() {
         }
         drop(held);
     }
-    eventually(|| gathered.lock().unwrap().len() == count);
+    for _ in 0..count / 10 {
+        let place = Arc::clone(&gathered);
+        let held = gathered.lock().unwrap();
+        let gather = move |_: &mproc::Result<Vec<i64>>| place.lock().unwrap().push(None);
+        let calls = pool.calls().chunk_size(1);
+        let result = calls.map_async_with::<square>([2], gather).unwrap();
+        drop((held, result));
+    }
+    eventually(|| gathered.lock().unwrap().len() == count + count / 10);
     let held = gathered.lock().unwrap();
     pool.terminate();
     drop(held);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::dispatch::{Load, Many, Piece, Rules};
+use super::dispatch::{Dispatcher, Load, Many, Piece, Rules};
 use super::drive::Shared;
 use super::group::{Callback, Group, Value, collect_many, collect_one};
 use super::imap::{Imap, ImapUnordered, Stream};
@@ -417,7 +417,11 @@ impl<'p> Calls<'p> {
             self.shared.change(|dispatcher| dispatcher.cancel(&group));
             return Err(error);
         }
-        group.has_in_all(cutter.next);
+        let mut after = group.has_in_all(cutter.next);
+        if !after.is_empty() {
+            let add = |dispatcher: &mut Dispatcher<_>| dispatcher.after.append(&mut after);
+            self.shared.change(add);
+        }
         Ok(group)
     }
 

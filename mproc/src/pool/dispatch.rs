@@ -1337,7 +1337,7 @@ mod tests {
         let mut stage = Stage::new(1);
         let group = Group::many();
         stage.submit(&group, 0, 5, Rules::default());
-        group.has_in_all(5);
+        drop(group.has_in_all(5));
         stage.dispatcher.feed();
         stage.begin(1);
         stage.say(1, FakeSaid::Value);
@@ -1466,7 +1466,7 @@ mod tests {
         let mut stage = Stage::new(1);
         let group = Group::many();
         stage.submit(&group, 0, 3, Rules::default());
-        group.has_in_all(3);
+        drop(group.has_in_all(3));
         let other = one(&mut stage, Rules::default());
         stage.begin(1);
         stage.say(1, FakeSaid::Value);

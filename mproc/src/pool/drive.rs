@@ -310,7 +310,8 @@ impl Shared {
             let this = this.get_or_init(thread::current);
             desk.waiters.push(this.clone());
             let resolved = done(&desk.dispatcher);
-            self.release(desk);
+            // Whoever drives does what is to be done: code of users that waits, too, would take the wake-up for its own.
+            drop(desk);
             if !resolved {
                 match deadline.remaining() {
                     None => thread::park(),

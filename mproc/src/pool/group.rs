@@ -254,8 +254,8 @@ impl Group {
         Self::new(Store::Many(Box::default()), usize::MAX)
     }
 
-    /// So many tasks have been submitted, and no more will be.
-    pub(super) fn has_in_all(self: &Arc<Self>, count: usize) {
+    /// So many tasks have been submitted, and no more will be. Gives whom to tell.
+    pub(super) fn has_in_all(self: &Arc<Self>, count: usize) -> Vec<After> {
         let mut after = Vec::new();
         let mut state = lock(&self.state);
         self.total.store(count, Ordering::Relaxed);
@@ -264,8 +264,7 @@ impl Group {
             after.extend(watchers.observers.iter().cloned().map(expects));
         }
         self.tell(&mut state, 0, &mut after);
-        drop(state);
-        after.into_iter().for_each(After::run);
+        after
     }
 
     pub(super) fn stream(in_order: bool) -> Arc<Self> {
