@@ -152,20 +152,22 @@ fn the_descriptor_stays_the_same() {
     assert_eq!(a.as_fd().as_raw_fd(), numbers[0]);
 }
 
+/// Sends as many numbers, with pauses of microseconds after some, in which its reader finds nothing.
+#[mproc::entry]
+fn send_small(mut tx: Sender<u64>, count: u64) {
+    let mut dice = Dice::new("send_small");
+    for number in 0..count {
+        tx.send(number).unwrap();
+        if dice.below(3) == 0 {
+            dice.pause(Duration::from_micros(100));
+        }
+    }
+}
+
 /// Small messages are whole when they are announced: there is no waking for nothing.
 #[test]
 fn what_is_announced_is_there() {
     let _watchdog = watchdog("what_is_announced_is_there", LIMIT);
-    #[mproc::entry]
-    fn send_small(mut tx: Sender<u64>, count: u64) {
-        let mut dice = Dice::new("send_small");
-        for number in 0..count {
-            tx.send(number).unwrap();
-            if dice.below(3) == 0 {
-                dice.pause(Duration::from_micros(100));
-            }
-        }
-    }
     let count = dose(5000, 500_000) as u64;
     let (tx, mut rx) = pipe().unwrap();
     let child = send_small::spawn(tx, count).unwrap();
@@ -175,6 +177,51 @@ fn what_is_announced_is_there() {
     }
     wait_until_readable(&rx);
     assert!(matches!(rx.try_recv(), Err(RecvError::Disconnected)));
+    child.join().unwrap();
+}
+
+/// Nor is there if the writer is stopped between a message and its announcement, however long, and the reader looks meanwhile.
+#[test]
+fn what_a_stopped_writer_announced_is_there() {
+    let _watchdog = watchdog("what_a_stopped_writer_announced_is_there", LIMIT);
+    let count = dose(5000, 500_000) as u64;
+    let (tx, mut rx) = pipe().unwrap();
+    let child = send_small::spawn(tx, count).unwrap();
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let child = &child;
+        scope.spawn(move || {
+            let mut dice = Dice::new("what_a_stopped_writer_announced_is_there");
+            let send = |signal| {
+                // OK to ignore: who has ended is not stopped.
+                let _ = kill(Pid::from_raw(child.id() as i32), signal);
+            };
+            while is_done.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                dice.pause(Duration::from_micros(500));
+                send(Signal::SIGSTOP);
+                dice.pause(Duration::from_millis(3));
+                send(Signal::SIGCONT);
+            }
+        });
+        // Dropped also by a panic, so that the scope ends.
+        let _done = done;
+        let mut next = 0;
+        loop {
+            let announced = is_readable(&rx);
+            match rx.try_recv() {
+                Ok(number) => {
+                    assert_eq!(number, next);
+                    next += 1;
+                }
+                Err(RecvError::Empty) => assert!(!announced, "it was readable, and nothing there"),
+                Err(error) => {
+                    assert!(matches!(error, RecvError::Disconnected), "{error}");
+                    break;
+                }
+            }
+        }
+        assert_eq!(next, count);
+    });
     child.join().unwrap();
 }
 

@@ -1,12 +1,33 @@
 //! The reading end of a pipe: frames out of the lane, descriptors out of the line beside it, and waiting for either.
 //!
+//! # Being rung
+//!
+//! The word `awaits` says whether the writer is to ring after a frame.
+//!
+//! | `awaits`  | meaning                                              | changed by          | if that process dies here            |
+//! |-----------|------------------------------------------------------|---------------------|--------------------------------------|
+//! | `UNASKED` | no ring comes                                        | reader              | –                                    |
+//! | `ASKED`   | ring for the frame of this number, or for the end    | reader, if unasked  | –                                    |
+//! | `RINGING` | the ring is on its way, or there, and not heard yet  | writer, if asked    | the bell hangs up: that is heard too |
+//!
+//! What is rung for *is not there yet* before the ring is heard, although it stands in the lane: the writer may be stopped just before
+//! it rings, for as long as it likes, and a ring that came when its frame has been taken would announce nothing. So a reader that
+//! finds a frame withdraws what it asked for, and takes the frame if the writer had not seen the asking: then no ring comes.
+//! If it had, the ring is heard first. The number is for a writer that is stopped *before* it looks whether it is to ring: by then the
+//! reader may have taken the frame and asked for the next one.
+//!
 //! # Watched
 //!
 //! An end whose descriptor was given out is *watched*: from then on it is kept readable exactly while there is something, be it the
 //! beginning of a long message, so that any poll, level-triggered or edge-triggered, of whatever event loop sees it. What is given out is
-//! an epoll instance with two bells in it: the writer's, which also hangs up at the end, and one of our own, for what is there already. Both
-//! are silenced when the lane is found empty, then the writer is asked to ring, and then the lane is looked at once more, in this order, so
-//! that no frame comes unseen.
+//! an epoll instance with two bells in it: the writer's, which also hangs up at the end, and one of our own, for what is there without a
+//! ring of the writer. Ours is silenced when nothing is there, then the writer is asked to ring, and then the lane is looked at once more, in
+//! this order, so that no frame comes unseen.
+//!
+//! # Invariants
+//!
+//! 1. A frame is taken, and the end is told, only after [`withdraw`](Inlet::withdraw) has said that no ring is on its way.
+//! 2. So there is at most one ring in the bell, and what it announces is there.
 
 use std::cell::{Cell, OnceCell};
 use std::io;
@@ -14,7 +35,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::outlet::KEPT;
-use super::words::{GROWTH, PipeWords, kind};
+use super::words::{GROWTH, PipeWords, RINGING, UNASKED, asked_for, kind};
 use crate::channel_error::{Patience, RecvError, Trouble};
 use crate::courier::{self, LABEL, Label};
 use crate::shm::atomic::{AtomicU64, Ordering, full_fence};
@@ -40,13 +61,11 @@ pub(super) struct Inlet {
     /// The crate from which descriptors are taken now.
     pub(super) opened: Option<(u64, Arc<OwnedFd>)>,
     pub(super) partial: Option<Partial>,
-    /// The bell that a watched end rings itself.
-    pub(super) own_bell: OnceCell<OwnedFd>,
-    /// Whether the bell was silenced since it was last put right.
-    silenced: Cell<bool>,
-    /// Whether the writer was asked to ring, and whether a ring is on its way that was not heard.
-    armed: Cell<bool>,
-    late: Cell<bool>,
+    /// Whether the word `awaits` may say that the writer was asked to ring.
+    asked: Cell<bool>,
+    /// The bell that a watched end rings itself, and whether it is rung.
+    own_bell: OnceCell<OwnedFd>,
+    own_is_rung: Cell<bool>,
     /// A copy of this process made by `fork` does not close what it did not open.
     process: u32,
 }
@@ -70,9 +89,6 @@ fn is_ours(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::InvalidData
 }
 
-/// How often a ring that is on its way is looked for: some hundred microseconds, after which its writer has been stopped, or is dead.
-const LATE: u32 = 2000;
-
 /// What a frame takes beside its payload.
 const FRAME: u64 = 8;
 
@@ -85,6 +101,8 @@ const FRESH: usize = 4 * 1024 * 1024;
 
 impl Inlet {
     pub(super) fn new(memory: Memory<PipeWords>, bell: Arc<OwnedFd>, line: Arc<OwnedFd>) -> Self {
+        // It may have been asked for, and given, where the end was before.
+        let asked = memory.words().reader.0.awaits.load(Ordering::SeqCst) != UNASKED;
         Self {
             memory,
             reader: Reader::default(),
@@ -96,10 +114,9 @@ impl Inlet {
             handles: Handles::new(),
             opened: None,
             partial: None,
+            asked: Cell::new(asked),
             own_bell: OnceCell::new(),
-            silenced: Cell::new(false),
-            armed: Cell::new(false),
-            late: Cell::new(false),
+            own_is_rung: Cell::new(false),
             process: sys::process_id(),
         }
     }
@@ -129,6 +146,7 @@ impl Inlet {
             && let Some(frame) = self.reader.next(&self.memory)
             && frame.kind() == kind::VALUE
             && frame.handles() == 0
+            && self.withdraw()
         {
             self.scratch.clear();
             self.reader.copy(&frame, &mut self.scratch);
@@ -186,6 +204,7 @@ impl Inlet {
             && frame.kind() == kind::BYTES
             && frame.handles() == 0
             && frame.length() <= buffer.len()
+            && self.withdraw()
         {
             let length = frame.length();
             self.reader.copy_into(&frame, &mut buffer[..length]);
@@ -478,8 +497,8 @@ impl Inlet {
     fn frame(&mut self, patience: Patience) -> Result<Option<Frame>, RecvError> {
         loop {
             match self.reader.peek(&self.memory) {
-                Ok(Some(frame)) => return Ok(Some(frame)),
-                Ok(None) => {}
+                Ok(Some(frame)) if self.withdraw() => return Ok(Some(frame)),
+                Ok(_) => {}
                 Err(error) => return Err(Trouble::Io(error).receiving(patience)),
             }
             match self.wait(patience) {
@@ -502,63 +521,83 @@ impl Inlet {
     fn wait(&mut self, patience: Patience) -> Result<(), Trouble> {
         // What was taken without asking whether anybody waits for room has become visible to whoever does, or is offered now.
         self.offer_room();
-        let words = self.memory.words();
-        let lane = words.lane();
-        let closed = || words.writer.0.closed.load(Ordering::SeqCst) != 0;
-        if closed() {
-            // Looked at again, since the last frame may have come before the closing.
-            return if lane.is_empty() {
-                Err(Trouble::Disconnected)
-            } else {
-                Ok(())
-            };
-        }
         let deadline = match patience {
-            Patience::None => {
-                // Who watches and is told that there is nothing waits for the next edge, so there has to be one from here on.
-                if self.own_bell.get().is_some() && !self.is_silent_and_empty() {
-                    return Ok(());
-                }
-                let is_over = sys::has_hung_up(self.bell.as_fd())?;
-                return if !lane.is_empty() {
-                    Ok(())
-                } else if is_over {
-                    Err(Trouble::Disconnected)
-                } else {
-                    Err(Trouble::TimedOut)
-                };
-            }
+            Patience::None => return self.look(),
             Patience::Until(deadline) => deadline,
         };
-        let other = words.writer.0.core.load(Ordering::Relaxed);
-        let looked = match self.spin.until(other, || !lane.is_empty() || closed()) {
-            Ok(()) => {
-                self.spin.met(lane.len());
-                return Ok(());
+        if let Some(there) = self.there() {
+            return there;
+        }
+        let mut learns = None;
+        // One that looks needs no ring. Where one is on its way, that is what is waited for.
+        if self.withdraw() {
+            let words = self.memory.words();
+            let lane = words.lane();
+            let closed = &words.writer.0.closed;
+            let other = words.writer.0.core.load(Ordering::Relaxed);
+            let is_any = || !lane.is_empty() || closed.load(Ordering::SeqCst) != 0;
+            match self.spin.until(other, is_any) {
+                Ok(()) => {
+                    self.spin.met(lane.len());
+                    return Ok(());
+                }
+                Err(looked) => learns = Some(looked),
             }
-            Err(looked) => looked,
-        };
-        words.reader.0.core.store(core(), Ordering::Relaxed);
-        self.arm();
-        // Asked to be rung BEFORE looking once more, or a frame could come in between and nobody would ring: "anything there".
-        if !lane.is_empty() || closed() {
-            self.disarm(false);
-            return Ok(());
+            words.reader.0.core.store(core(), Ordering::Relaxed);
+            // Asked to be rung BEFORE looking once more, or a frame could come in between and nobody would ring: "anything there".
+            self.ask();
+            if let Some(there) = self.there() {
+                return there;
+            }
         }
         let heard = sys::listen(self.bell.as_fd(), deadline)?;
-        self.silenced.set(true);
-        self.disarm(heard == Heard::Bell);
-        self.spin.slept(looked);
-        match heard {
-            _ if !lane.is_empty() => Ok(()),
-            // A peer may ring for nothing, as often as it likes.
-            Heard::Bell | Heard::Signal if deadline.is_over() && !closed() => {
-                Err(Trouble::TimedOut)
-            }
-            Heard::Bell | Heard::Signal => Ok(()),
-            Heard::HungUp => Err(Trouble::Disconnected),
-            Heard::TimedOut => Err(Trouble::TimedOut),
+        if heard == Heard::Bell {
+            self.hear();
         }
+        if let Some(looked) = learns {
+            self.spin.slept(looked);
+        }
+        match (self.there(), heard) {
+            (Some(there), _) => there,
+            // A peer may ring for nothing, as often as it likes.
+            (None, Heard::Bell | Heard::Signal) if deadline.is_over() => Err(Trouble::TimedOut),
+            (None, Heard::Bell | Heard::Signal) => Ok(()),
+            (None, Heard::HungUp) => Err(Trouble::Disconnected),
+            (None, Heard::TimedOut) => Err(Trouble::TimedOut),
+        }
+    }
+
+    /// Looks whether there is a frame.
+    fn look(&self) -> Result<(), Trouble> {
+        if let Some(there) = self.there() {
+            return there;
+        }
+        // Who watches and is told that there is nothing waits for the next edge, so there has to be one from here on.
+        if self.own_bell.get().is_some() && !self.is_silent_and_empty() {
+            return Ok(());
+        }
+        let is_over = sys::has_hung_up(self.bell.as_fd())?;
+        match self.there() {
+            Some(there) => there,
+            None if is_over => Err(Trouble::Disconnected),
+            None => Err(Trouble::TimedOut),
+        }
+    }
+
+    /// What may be taken: a frame, or word of the end. A ring that is on its way comes first.
+    fn there(&self) -> Option<Result<(), Trouble>> {
+        let words = self.memory.words();
+        // In this order, since the last frame may have come before the closing.
+        let closed = words.writer.0.closed.load(Ordering::SeqCst) != 0;
+        let empty = words.lane().is_empty();
+        if (empty && !closed) || !self.withdraw() {
+            return None;
+        }
+        Some(if empty {
+            Err(Trouble::Disconnected)
+        } else {
+            Ok(())
+        })
     }
 
     /// Takes a message that is one frame, found by [`next`](Reader::next).
@@ -634,8 +673,7 @@ impl Inlet {
         result
     }
 
-    /// From here on the bell is kept readable while there is something.
-    /// Gives one descriptor for both bells.
+    /// From here on the descriptor that this gives, one for both bells, is kept readable while there is something.
     pub(super) fn watch(&self) -> io::Result<OwnedFd> {
         let own_bell = match self.own_bell.get() {
             Some(own_bell) => own_bell,
@@ -645,63 +683,85 @@ impl Inlet {
             }
         };
         let both = sys::either(self.bell.as_fd(), own_bell.as_fd())?;
-        self.silenced.set(true);
-        self.put_bell_right();
+        self.put_right();
         Ok(both)
+    }
+
+    /// Asks to be rung for the next frame.
+    fn ask(&self) {
+        // Where it was asked for already it is for the same frame, and its ring may be on its way.
+        if !self.asked.replace(true) {
+            let words = self.memory.words();
+            let next = words.lane().head().count().wrapping_add(1);
+            words
+                .reader
+                .0
+                .awaits
+                .store(asked_for(next), Ordering::SeqCst);
+        }
+    }
+
+    /// Asks not to be rung. False: the writer has seen the asking, and its ring is on its way.
+    #[inline]
+    fn withdraw(&self) -> bool {
+        !self.asked.get() || self.withdraw_asked()
+    }
+
+    #[cold]
+    fn withdraw_asked(&self) -> bool {
+        let awaits = &self.memory.words().reader.0.awaits;
+        if awaits.fetch_and(RINGING, Ordering::SeqCst) & RINGING == 0 {
+            self.asked.set(false);
+            return true;
+        }
+        let bell = self.bell.as_fd();
+        // A writer that has died does not ring any more.
+        let heard = sys::unstrike(bell) || sys::has_hung_up(bell).unwrap_or(false);
+        if heard {
+            self.hear();
+        }
+        heard
+    }
+
+    /// No ring is on its way any more.
+    fn hear(&self) {
+        let awaits = &self.memory.words().reader.0.awaits;
+        awaits.store(UNASKED, Ordering::SeqCst);
+        self.asked.set(false);
+    }
+
+    /// Silences the bell that is ours, asks to be rung, and says whether there is nothing still.
+    fn is_silent_and_empty(&self) -> bool {
+        if let Some(own_bell) = self.own_bell.get()
+            && self.own_is_rung.replace(false)
+        {
+            sys::silence(own_bell.as_fd());
+        }
+        self.ask();
+        self.there().is_none()
+    }
+
+    /// Whether a watched end is readable, as far as that is its own doing.
+    #[cfg(all(test, mproc_model))]
+    pub(super) fn has_rung(&self) -> bool {
+        self.own_is_rung.get()
     }
 
     #[inline]
     fn settle(&self) {
         if self.own_bell.get().is_some() {
-            self.put_bell_right();
+            self.put_right();
         }
     }
 
-    /// Asks to be rung at the next frame.
-    fn arm(&self) {
-        let awaits = &self.memory.words().reader.0.awaits;
-        if self.armed.replace(true) && awaits.load(Ordering::SeqCst) == 0 {
-            self.late.set(true);
-        }
-        awaits.store(1, Ordering::SeqCst);
-    }
-
-    /// Asks not to be rung. Where the writer has seen the asking, its ring is on its way, unless it was `heard`.
-    fn disarm(&self, heard: bool) {
-        let awaits = &self.memory.words().reader.0.awaits;
-        let seen = awaits.swap(0, Ordering::SeqCst) == 0;
-        if self.armed.replace(false) && seen && !heard {
-            self.late.set(true);
-        }
-    }
-
-    /// Silences the bell, asks to be rung, and says whether there is nothing still.
-    fn is_silent_and_empty(&self) -> bool {
-        self.disarm(false);
-        let silenced = sys::unstrike(self.bell.as_fd());
-        if self.late.replace(false) && !silenced {
-            // The writer is between its frame and its ring. Heard after this, that would announce what has been taken.
-            let mut looks = 0..LATE;
-            while looks.next().is_some() && !sys::unstrike(self.bell.as_fd()) {
-                std::hint::spin_loop();
-            }
-        }
-        if let Some(own_bell) = self.own_bell.get() {
-            sys::silence(own_bell.as_fd());
-        }
-        self.silenced.set(true);
-        self.arm();
-        self.memory.words().lane().is_empty()
-    }
-
-    fn put_bell_right(&self) {
-        let words = self.memory.words();
+    /// Has a watched end readable if there is something, and otherwise has the writer make it so.
+    fn put_right(&self) {
         let complete = self.partial.as_ref().is_some_and(Partial::is_complete);
-        if !complete && words.lane().is_empty() && self.is_silent_and_empty() {
-            return; // The writer will ring.
+        if !complete && self.there().is_none() && self.is_silent_and_empty() {
+            return;
         }
-        if self.silenced.replace(false)
-            && let Some(own_bell) = self.own_bell.get()
+        if let Some(own_bell) = self.own_bell.get()
+            && !self.own_is_rung.replace(true)
         {
             sys::ring(own_bell.as_fd());
         }

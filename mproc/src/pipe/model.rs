@@ -12,7 +12,7 @@ use super::words::{GROWTH, PART, PipeWords, kind};
 use crate::channel_error::{Patience, RecvError, Trouble};
 use crate::shm::lane::HasLane;
 use crate::shm::memory::{Memory, Segment};
-use crate::sys::{self, Outcome};
+use crate::sys::{self, Deadline, Outcome};
 
 const SEGMENT: Segment = Segment {
     first: 1,
@@ -66,6 +66,8 @@ struct Does {
     closes: bool,
     /// The reader receives one less and then just ends.
     leaves: bool,
+    /// The reader waits for its descriptor, and does not otherwise.
+    watches: bool,
 }
 
 /// Runs the model with `dies` dying at each of its steps, or nobody.
@@ -93,6 +95,14 @@ fn check(does: Does, dies: Option<usize>, preemptions: usize) {
     eprintln!("{steps} models");
 }
 
+/// What an event loop does.
+fn wait_until_readable(inlet: &Inlet) {
+    if !inlet.has_rung() {
+        let heard = sys::wait_line(inlet.bell.as_fd(), Deadline::NEVER);
+        heard.expect("there is a bell");
+    }
+}
+
 fn execute(things: &Things, does: Does, dies: Option<(usize, usize)>) -> Outcome {
     let (mut mouth, mut inlet) = things.ends();
     let watched = mouth.memory.elsewhere();
@@ -114,9 +124,19 @@ fn execute(things: &Things, does: Does, dies: Option<(usize, usize)>) -> Outcome
     let read = {
         let seen = Arc::clone(&seen);
         move || {
-            let most = does.messages - u8::from(does.leaves);
+            if does.watches {
+                inlet.watch().expect("there is room for descriptors");
+            }
+            // Who watches reads to the end.
+            let most = does.messages - u8::from(does.leaves) + u8::from(does.watches);
             for _ in 0..most {
-                match inlet.receive(Patience::FOREVER) {
+                let patience = if does.watches {
+                    wait_until_readable(&inlet);
+                    Patience::None
+                } else {
+                    Patience::FOREVER
+                };
+                match inlet.receive(patience) {
                     Ok(()) => {
                         let (bytes, _) = inlet.encoding();
                         assert_eq!(bytes.len(), does.length, "a torn message");
@@ -145,7 +165,8 @@ fn execute(things: &Things, does: Does, dies: Option<(usize, usize)>) -> Outcome
     let expected: Vec<u8> = (0..numbers.len() as u8).collect();
     assert_eq!(*numbers, expected, "in order, once");
     if error.is_some() {
-        assert!(outcome.died[WRITER], "an end before the end");
+        let is_all = numbers.len() == usize::from(does.messages);
+        assert!(outcome.died[WRITER] || is_all, "an end before the end");
         assert!(
             watched.words().lane().is_empty(),
             "an end before the last message"
@@ -175,6 +196,7 @@ const FEW: Does = Does {
     length: 8,
     closes: false,
     leaves: false,
+    watches: false,
 };
 
 /// Three fit, so the writer waits for room.
@@ -217,6 +239,37 @@ fn the_end_is_heard_of() {
         None,
         2,
     );
+}
+
+/// With the writer stopped before it looks whether to ring, and between that and the ring.
+#[test]
+fn what_is_announced_is_there() {
+    for closes in [false, true] {
+        let does = Does {
+            closes,
+            watches: true,
+            ..FEW
+        };
+        check(does, None, 3);
+    }
+}
+
+#[test]
+fn what_is_announced_of_a_full_pipe_is_there() {
+    let does = Does {
+        watches: true,
+        ..MANY
+    };
+    check(does, None, 1);
+}
+
+#[test]
+fn what_a_dead_writer_announced_is_there() {
+    let does = Does {
+        watches: true,
+        ..FEW
+    };
+    check(does, Some(WRITER), 2);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::words::{GROWTH, PART, PipeWords, WriterSays, kind};
+use super::words::{ASKED, GROWTH, PART, PipeWords, RINGING, WriterSays, asked_for, kind};
 use crate::channel_error::{Patience, Trouble};
 use crate::courier::{LABEL, Label, Packer};
 use crate::shm::atomic::{Ordering, full_fence};
@@ -194,10 +194,21 @@ impl Mouth {
     /// Rings if the reader asked for it. After each frame.
     #[inline]
     fn ring(&self) {
-        let awaits = &self.memory.words().reader.0.awaits;
         // pairs with "anything there" in `Inlet::wait`
         full_fence();
-        if awaits.load(Ordering::SeqCst) != 0 && awaits.swap(0, Ordering::SeqCst) != 0 {
+        let asked = self.memory.words().reader.0.awaits.load(Ordering::SeqCst);
+        // Not for an earlier frame than the one it asks for: it has taken that already, without a ring. One that asks for an earlier one
+        // has yet to look whether that is there.
+        if asked & ASKED != 0 && asked == asked_for(self.memory.words().lane().tail().count()) {
+            self.ring_as(asked);
+        }
+    }
+
+    /// Rings if that is still what the reader asks for. It hears this before it takes anything.
+    fn ring_as(&self, asked: u32) {
+        let awaits = &self.memory.words().reader.0.awaits;
+        let seen = awaits.compare_exchange(asked, RINGING, Ordering::SeqCst, Ordering::SeqCst);
+        if seen.is_ok() {
             self.says().core.store(core(), Ordering::Relaxed);
             sys::strike(self.bell.as_fd());
         }
@@ -275,8 +286,9 @@ impl Mouth {
         }
         let words = self.memory.words();
         words.writer.0.closed.store(1, Ordering::SeqCst);
-        if words.reader.0.awaits.swap(0, Ordering::SeqCst) != 0 {
-            sys::strike(self.bell.as_fd());
+        let asked = words.reader.0.awaits.load(Ordering::SeqCst);
+        if asked & ASKED != 0 {
+            self.ring_as(asked);
         }
     }
 }
@@ -286,4 +298,64 @@ fn is_hang_up(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
     )
+}
+
+#[cfg(all(test, not(mproc_model)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::ends;
+    use super::*;
+    use crate::channel_error::RecvError;
+    use crate::sys::Deadline;
+
+    /// What is announced is there, whenever a writer is stopped or killed on its way from a frame to its ring.
+    #[test]
+    fn a_writer_that_stops_before_it_rings() {
+        let (mut outlet, mut inlet) = ends().unwrap();
+        let watch = inlet.watch().unwrap();
+        let readable = || {
+            let now = Deadline::after(Duration::ZERO);
+            sys::wait_many(&[watch.as_fd()], now).unwrap().len() == 1
+        };
+        let mouth = &mut outlet.mouth;
+        let push = |mouth: &mut Mouth, byte| {
+            let room = mouth.room(1, GROWTH, Patience::None).unwrap();
+            let parts: [&[u8]; 1] = [&[byte]];
+            let kind = kind::BYTES;
+            mouth.writer.commit(&mouth.memory, room, kind, 0, &parts);
+        };
+        // It stops before it looks whether it is to ring: the frame is there, and is not announced afterwards.
+        push(mouth, 1);
+        assert_eq!(inlet.receive_bytes(9, Patience::None).unwrap(), [1]);
+        mouth.ring();
+        assert!(!readable());
+        // It stops after that: the frame is there when it rings.
+        for byte in [2, 3] {
+            push(mouth, byte);
+            let awaits = &mouth.memory.words().reader.0.awaits;
+            assert_ne!(awaits.swap(RINGING, Ordering::SeqCst) & ASKED, 0);
+            for _ in 0..2 {
+                let received = inlet.receive_bytes(9, Patience::None);
+                assert!(matches!(received, Err(RecvError::Empty)));
+                assert!(!readable());
+                let patience = Patience::of(Duration::from_millis(1));
+                let received = inlet.receive_bytes(9, patience);
+                assert!(matches!(received, Err(RecvError::Timeout)));
+            }
+            if byte == 2 {
+                sys::strike(mouth.bell.as_fd());
+                assert!(readable());
+                assert_eq!(inlet.receive_bytes(9, Patience::None).unwrap(), [2]);
+                assert!(!readable());
+            }
+        }
+        // It is killed there: the frame is there all the same.
+        drop(outlet);
+        assert!(readable());
+        assert_eq!(inlet.receive_bytes(9, Patience::None).unwrap(), [3]);
+        assert!(readable());
+        let received = inlet.receive_bytes(9, Patience::None);
+        assert!(matches!(received, Err(RecvError::Disconnected)));
+    }
 }

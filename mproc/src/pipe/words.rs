@@ -1,7 +1,7 @@
 //! The page that the two ends of a pipe share.
 
 use crate::shm::atomic::{AtomicU32, AtomicU64};
-use crate::shm::lane::{Apart, Growth, HasLane, LaneWords};
+use crate::shm::lane::{Apart, Growth, HasLane, LaneWords, MOST_FRAMES};
 use crate::shm::memory::PageOfWords;
 
 /// A lane, and who waits for what.
@@ -17,13 +17,28 @@ pub(super) struct PipeWords {
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct ReaderSays {
-    /// 1: ring at the next frame. Set by the reader, taken by the writer.
+    /// Whether it wants to be rung: see [`inlet`](super::inlet).
     pub(super) awaits: AtomicU32,
     /// Not 0: it was closed. One that is killed does not come to say so, but its line hangs up.
     pub(super) closed: AtomicU32,
     /// The [core](crate::sync::core) on which it last slept.
     pub(super) core: AtomicU32,
 }
+
+/// The reader does not want to be rung.
+pub(super) const UNASKED: u32 = 0;
+/// The writer has seen the asking: its ring is on its way, or has not been heard.
+pub(super) const RINGING: u32 = 1 << 30;
+/// The writer is to ring; below, which frame is to be announced.
+pub(super) const ASKED: u32 = 1 << 31;
+
+/// Ring for the frame of this number.
+#[inline]
+pub(super) fn asked_for(frame: u32) -> u32 {
+    ASKED | frame & MOST_FRAMES
+}
+
+const _: () = assert!(MOST_FRAMES < RINGING);
 
 /// What the reader looks at after each frame.
 #[repr(C)]

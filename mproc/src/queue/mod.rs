@@ -56,7 +56,9 @@ pub use joinable::{Job, Jobs, JoinError, JoinableQueue, TaskIter};
 /// # Waiting for it
 ///
 /// `as_fd` makes the queue *watched*, in all processes: from then on its descriptor is readable exactly while there is an item, or
-/// the queue is closed. Watching costs two system calls each time the queue runs empty. [`wait`](crate::wait()) does this for you.
+/// the queue is closed. Watching costs two system calls each time the queue runs empty. [`wait`](crate::wait()) does this for you. The one exception
+/// is a process that is stopped, or killed, in the middle of a put: it may have announced an item that is not there yet, or never will be. A `try_get` that
+/// finds nothing then waits for it, up to 50 milliseconds.
 ///
 /// # Examples
 ///
