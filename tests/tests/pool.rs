@@ -136,7 +136,7 @@ fn a_short_task_is_not_heard_after_a_long_one_only() {
 fn a_waiter_hears_of_the_end_whenever_it_comes() {
     let _watchdog = watchdog("a_waiter_hears_of_the_end_whenever_it_comes", LIMIT);
     let begun = Queue::new().unwrap();
-    for round in 0..dose(300, 20_000) {
+    for round in 0..dose(300, 5000) {
         let pool = Pool::new(1).unwrap();
         thread::scope(|scope| {
             let call = hang::bind(&begun);
@@ -187,6 +187,79 @@ fn only_the_task_that_ends_badly_is_an_error() {
                 4 => assert_eq!((error.kind(), error.signal()), (ErrorKind::Killed, Some(9))),
                 _ => panic!("it was to give {how}: {error}"),
             }
+        }
+    }
+}
+
+#[test]
+fn a_panic_is_told_with_its_place_and_backtrace() {
+    let _watchdog = watchdog("a_panic_is_told_with_its_place", LIMIT);
+    let builder = Pool::builder().processes(1).env("RUST_BACKTRACE", "1");
+    let pool = builder.start().unwrap();
+    for chunk in [1, 3] {
+        let calls = pool.calls().chunk_size(chunk);
+        let error = calls.map::<end_badly>([0, 1, 0]).unwrap_err();
+        let panic = error.panic().unwrap();
+        assert_eq!(panic.message(), "as told");
+        assert!(panic.location().unwrap().contains("pool.rs:"), "{panic:?}");
+        assert!(
+            panic.backtrace().unwrap().contains("end_badly"),
+            "{panic:?}"
+        );
+    }
+}
+
+#[mproc::entry]
+fn refuse_to_load() -> Result<(), Failure> {
+    Err(Failure::msg("no model there"))
+}
+
+#[test]
+fn an_initializer_may_also_return_an_error() {
+    let _watchdog = watchdog("an_initializer_may_also_return_an_error", LIMIT);
+    let builder = Pool::builder().processes(2);
+    let pool = builder.initializer(refuse_to_load::bind()).start().unwrap();
+    let error = pool.map::<square>(0..3).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Start, "{error}");
+    pool.join();
+}
+
+/// Gives its number back, and the first one only when it may.
+#[mproc::entry]
+fn wait_if_first(number: usize, gate: &Queue<()>) -> usize {
+    if number == 0 {
+        gate.get().unwrap();
+    }
+    number
+}
+
+#[mproc::entry]
+fn wait_first(pair: (usize, Queue<()>)) -> usize {
+    wait_if_first(pair.0, &pair.1)
+}
+
+/// Whatever lay ahead of the worker that is at it.
+#[test]
+fn what_lies_behind_a_slow_task_is_done_by_others() {
+    let _watchdog = watchdog("what_lies_behind_a_slow_task", LIMIT);
+    for processes in [2, 3] {
+        let pool = Pool::new(processes).unwrap();
+        let gate = Queue::new().unwrap();
+        for round in 0..dose(3, 100) {
+            let items = (0..100).map(|number| (number, gate.clone()));
+            let calls = pool.calls().in_flight(100);
+            let mut results = calls.imap_unordered::<wait_first, _>(items);
+            let mut numbers: Vec<_> = results.by_ref().take(99).map(Result::unwrap).collect();
+            numbers.sort_unstable();
+            assert!(numbers.into_iter().eq(1..100), "{round}");
+            gate.put(()).unwrap();
+            assert_eq!(results.next().unwrap().unwrap(), 0);
+
+            let result = pool.apply_async(wait_if_first::bind(0, &gate)).unwrap();
+            let uneven = pool.calls().chunk_size(1).map::<square>(0..200);
+            assert_eq!(uneven.unwrap().len(), 200);
+            gate.put(()).unwrap();
+            assert_eq!(result.get().unwrap(), 0);
         }
     }
 }

@@ -504,6 +504,34 @@ fn many_are_outstanding() {
 }
 
 #[test]
+fn outstanding_tasks_take_little_memory() {
+    let _watchdog = watchdog("outstanding_tasks_take_little_memory", LIMIT);
+    let each = counts_bytes::spawn(dose(200_000, 1_000_000)).unwrap();
+    let each = each.join().unwrap();
+    // Its argument beside that, for which malloc takes 32.
+    assert!(each < 200 + 32, "{each} bytes for each");
+}
+
+/// How many bytes each of so many outstanding tasks takes. In a process of its own, where nobody else allocates.
+#[mproc::entry]
+fn counts_bytes(count: usize) -> u64 {
+    let pool = Pool::new(1).unwrap();
+    let begun = Queue::new().unwrap();
+    let _hangs = pool.apply_async(hang::bind(&begun)).unwrap();
+    begun.get().unwrap();
+    let before = resident();
+    let mut results = Vec::with_capacity(count);
+    results.extend((0..count as i64).map(|x| pool.apply_async(square::bind(x)).unwrap()));
+    (resident() - before) / count as u64
+}
+
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[test]
 fn who_is_killed_a_thousand_times_before_it_is_ready_fails_the_pool() {
     let _watchdog = watchdog("who_is_killed_a_thousand_times", LIMIT);
     let pool = Pool::builder()

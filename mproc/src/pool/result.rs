@@ -1,5 +1,6 @@
 //! The result of a call that may not have ended yet.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -174,12 +175,21 @@ pub fn wait_any<R>(results: &[AsyncResult<R>], timeout: Option<Duration>) -> Vec
 pub fn as_completed<R>(
     results: impl IntoIterator<Item = AsyncResult<R>>,
 ) -> impl Iterator<Item = (usize, Result<R>)> {
-    let mut results: Vec<_> = results.into_iter().collect();
-    let mut indices: Vec<usize> = (0..results.len()).collect();
+    let mut waiting: Vec<_> = results.into_iter().collect();
+    let mut indices: Vec<usize> = (0..waiting.len()).collect();
+    let mut ready = VecDeque::new();
     std::iter::from_fn(move || {
-        let place = *wait_any(&results, None).first()?;
-        let index = indices.remove(place);
-        Some((index, results.remove(place).get()))
+        if ready.is_empty() {
+            // All that are, or each would cost a look at all others.
+            let mut places = wait_any(&waiting, None).into_iter().peekable();
+            let all = indices.drain(..).zip(waiting.drain(..)).enumerate();
+            let (found, left): (Vec<_>, Vec<_>) =
+                all.partition(|(place, _)| places.next_if_eq(place).is_some());
+            ready.extend(found.into_iter().map(|(_, found)| found));
+            (indices, waiting) = left.into_iter().map(|(_, left)| left).unzip();
+        }
+        let (index, result) = ready.pop_front()?;
+        Some((index, result.get()))
     })
 }
 
