@@ -150,7 +150,7 @@ fn killed_while_sending() {
 fn killed_while_receiving() {
     let _watchdog = watchdog("killed_while_receiving", LIMIT);
     let mut dice = Dice::new("killed_while_receiving");
-    for round in 0..dose(60, 9000) {
+    for round in 0..dose(60, 6000) {
         let kind = KINDS[round % 3];
         let (mut tx, rx) = pipe().unwrap();
         let child = receive_for_ever::spawn(rx, kind).unwrap();

@@ -318,7 +318,7 @@ fn epoll_misses_no_edge_of_a_busy_writer() {
         }
     }
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-    let count = dose(8000, 800_000) as u64;
+    let count = dose(8000, 160_000) as u64;
     let (tx, mut rx) = pipe().unwrap();
     let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
     epoll.add(&rx, EpollEvent::new(edge, 0)).unwrap();
