@@ -193,15 +193,17 @@ fn killed_while_it_reads_a_task_or_writes_a_large_result() {
     let _watchdog = watchdog("killed_while_it_reads_or_writes", LIMIT);
     let mut dice = Dice::new("killed_while_it_reads_or_writes");
     let pool = Pool::new(1).unwrap();
-    let bytes = vec![3_u8; 4 << 20];
+    let (bytes, count) = (vec![3_u8; 512 << 10], 1 << 20);
     for _ in 0..dose(30, 3000) {
         let worker = pool.apply(id::bind()).unwrap();
-        let written = pool.apply_async(large::bind(8 << 20)).unwrap();
+        let written = pool.apply_async(large::bind(count)).unwrap();
         let read = pool.apply_async(length::bind(&bytes)).unwrap();
-        dice.pause(Duration::from_millis(10));
+        // Soon or late, since it depends on how fast they are written.
+        let longest = Duration::from_micros(10 << dice.below(11));
+        dice.pause(longest);
         kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
         // One of them at most is the one that was executed.
-        let written = died(written.get(), vec![7; 8 << 20]);
+        let written = died(written.get(), vec![7; count]);
         assert!(written + died(read.get(), bytes.len()) <= 1);
     }
 }

@@ -226,8 +226,9 @@ impl<'p> Calls<'p> {
 
     /// Calls, does not wait, and has `callback` look at what came of it before anybody who waits hears of it.
     ///
-    /// It runs in a thread of this process: one that waits for something of the pool, or its background thread. Whatever it does there takes that thread's time,
-    /// but may wait for other tasks of the pool. A panic in it is printed, and nothing else: the result then is the error
+    /// It runs in a thread of this process: one that waits for something of the pool, or its background thread, and never within a call that does not wait.
+    /// Whatever it does there takes that thread's time, but may wait for other tasks of the pool, and for threads that do. While it keeps the
+    /// background thread, nothing is heard of what no thread waits for: so it must not wait for what a future has to tell. A panic in it is printed, and nothing else: the result then is the error
     /// [`AlreadyJoined`](ErrorKind::AlreadyJoined).
     ///
     /// # Errors
