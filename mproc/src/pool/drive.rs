@@ -6,6 +6,27 @@
 //!
 //! The background thread is started when it is needed first. While nothing is outstanding it looks a few more times, so that a program that
 //! submits and waits in turns need not wake it each time, and then sleeps until it is woken.
+//!
+//! # Who hears of what
+//!
+//! | what happens         | the driver is awake                       | it sleeps                             | nobody drives                           |
+//! |----------------------|-------------------------------------------|---------------------------------------|-----------------------------------------|
+//! | a worker speaks      | hears it                                  | its line rings, if it was asked to    | heard by the next who waits, or submits |
+//! | a worker ends        | glances, now and then, or goes to sleep   | its pidfd is readable                 | seen by the next who waits              |
+//! | a time is over       | the same                                  | sleeps no longer than that            | the same                                |
+//! | something is submitted | who submits feeds                       | who submits feeds, and kicks for more | who submits waits, or wakes the background |
+//! | a change, or a callback is to run | looks BEFORE it sleeps, under the lock | a kick                      | wakes the background                    |
+//! | a callback has run   | `has_called`, BEFORE it sleeps            | a kick                                | who waits for it is unparked            |
+//! | somebody waits       | gives way if in the background; or later  | loses the role if in the background   | takes the role                          |
+//!
+//! Nobody drives only while nothing is outstanding, for moments, or while nobody takes what a stream has ready.
+//!
+//! # Invariants
+//!
+//! 1. Whoever leaves [`wait`](Shared::wait), or lends the role to a callback, hands over: to one that waits, or to the background thread.
+//! 2. One that waits is among the waiters from before its last look until it holds the desk again, and runs nothing in between.
+//! 3. What is awaited is looked at after `sleeps` can be seen only by those who kick: under one lock.
+//! 4. The kick is silenced by the last that sleeps on it.
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
