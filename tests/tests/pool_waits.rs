@@ -433,6 +433,50 @@ fn a_worker_that_cannot_be_told_its_variables_fails_the_pool() {
 }
 
 #[test]
+fn a_log_that_panics_keeps_nobody_waiting() {
+    let _watchdog = watchdog("a_log_that_panics_keeps_nobody_waiting", LIMIT);
+    logs_and_panics::spawn().unwrap().join().unwrap();
+}
+
+struct Panics(AtomicBool);
+
+impl log::Log for Panics {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &log::Record<'_>) {
+        assert!(!self.0.load(Ordering::Relaxed), "no log today");
+    }
+
+    fn flush(&self) {}
+}
+
+/// In a process of its own, which has that log.
+#[mproc::entry]
+fn logs_and_panics() {
+    static LOG: Panics = Panics(AtomicBool::new(false));
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let pool = Pool::new(2).unwrap();
+    let gate = Gate::new();
+    thread::scope(|scope| {
+        let waits = [(); 2].map(|()| scope.spawn(|| pool.apply(pass::bind(&gate)).is_err()));
+        let worker = gate.reached();
+        gate.reached();
+        LOG.0.store(true, Ordering::Relaxed);
+        kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
+        // No worker can be started in its place.
+        for waits in waits {
+            assert!(waits.join().unwrap());
+        }
+        let error = pool.apply(square::bind(2)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Start);
+    });
+    LOG.0.store(false, Ordering::Relaxed);
+}
+
+#[test]
 fn workers_that_have_done_their_share_cost_nothing() {
     let _watchdog = watchdog("workers_that_have_done_their_share", LIMIT);
     let count = dose(100, 2000) as u32;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use super::imap::{Imap, ImapUnordered};
 use super::local::Local;
 use super::result::AsyncResult;
 use super::trace::{self, Trace};
+use super::unharmed;
 use super::worker::{Limits, Orders};
 use crate::entry::{Call, Entry, Unary};
 use crate::error::{Error, ErrorKind, Result};
@@ -107,13 +107,11 @@ impl Variable {
         let value = match &self.value {
             Setting::All(value) => value.clone(),
             Setting::Each(value) => {
-                let value = catch_unwind(AssertUnwindSafe(|| value(place)));
-                value.map_err(|payload| {
-                    // Dropping a payload may panic again.
-                    std::mem::forget(payload);
+                let panicked = || {
                     let text = format!("what tells a worker its {:?} panicked", self.key);
                     Error::new(ErrorKind::Start, text)
-                })?
+                };
+                unharmed(|| value(place)).ok_or_else(panicked)?
             }
         };
         Ok((&self.key, value))

@@ -10,9 +10,9 @@ use std::thread::Thread;
 use serde::de::DeserializeOwned;
 
 use super::link::Values;
-use super::lock;
 use super::report::{Event, Observer, Report};
 use super::trace::Trace;
+use super::{lock, unharmed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{Message, codec};
 
@@ -66,13 +66,6 @@ impl After {
 /// Code of users may run here, too.
 fn observe(observer: &dyn Observer, event: &Event) {
     unharmed(|| event.tell(observer));
-}
-
-/// Calls code of users, which may panic.
-fn unharmed<R>(call: impl FnOnce() -> R) -> Option<R> {
-    let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
-    // Dropping a payload may panic again, and there is nothing left to gain from it.
-    called.map_err(std::mem::forget).ok()
 }
 
 pub(super) struct Group {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::link::{EACH, Errand, ErrandLoad, Lengths, Link, Outcome, Said, Trouble, Values};
 use super::ring::{self, Memory, Place};
+use super::unharmed;
 use super::worker::{self, Orders};
 use crate::Fd;
 use crate::entry::registry::{Key, Registration};
@@ -122,7 +123,9 @@ impl Local {
             outgoing: Place::default(),
             incoming: Place::default(),
             line: Arc::new(line),
-            child: process.start().map_err(Error::handing_nothing_back)?,
+            child: unharmed(|| process.start())
+                .unwrap_or_else(|| Err(log_panicked("a worker could not be started")))
+                .map_err(Error::handing_nothing_back)?,
             entries: Vec::new(),
             sent: 0,
             packets: VecDeque::new(),
@@ -326,15 +329,28 @@ impl Link for Local {
     }
 
     fn has_ended(&self) -> bool {
-        !self.child.is_alive()
+        // It is the end that is written to a log.
+        unharmed(|| !self.child.is_alive()).unwrap_or(true)
     }
 
     fn kill(&self) {
-        // OK to ignore: it has ended then.
-        let _ = self.child.kill();
+        // OK to ignore: it has ended then, and that may be written to a log.
+        let _ = unharmed(|| self.child.kill());
     }
 
     fn lost(self) -> Error {
+        unharmed(|| self.end()).unwrap_or_else(|| log_panicked("a worker has ended"))
+    }
+}
+
+/// A worker's start and end are written to the program's log, by code of users.
+fn log_panicked(what: &str) -> Error {
+    let text = format!("{what}, and what writes the log panicked");
+    Error::new(ErrorKind::Start, text)
+}
+
+impl Local {
+    fn end(self) -> Error {
         let Self { line, child, .. } = self;
         drop(line);
         // One that was started and ends has closed everything; its own status says more than ours would. One that makes no sense has not.

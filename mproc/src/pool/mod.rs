@@ -37,7 +37,14 @@ pub use result::{AsyncResult, as_completed, wait_any};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// No code of users runs under our locks, so a poisoned one means no more than that some thread was unlucky.
+/// Calls code of users, which may panic: nobody else is to suffer from that. `None`: it has.
+fn unharmed<R>(call: impl FnOnce() -> R) -> Option<R> {
+    let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    // Dropping a payload may panic again, and there is nothing left to gain from it.
+    called.map_err(std::mem::forget).ok()
+}
+
+/// No code of users runs under our locks but what is [unharmed], so a poisoned one means no more than that some thread was unlucky.
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
