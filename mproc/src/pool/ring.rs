@@ -47,9 +47,12 @@ use crate::sys::{self, PAGE, SharedMapping};
 /// As much as the caches next to a core hold, and two of the largest records.
 pub(super) const ROOM: usize = 64 * 1024;
 
+/// What changes with each record lies apart from what seldom does: the other side looks at the latter each time, too, and then has it in its cache.
 #[repr(C)]
 #[derive(Debug)]
 pub(super) struct RingWords {
+    tail: Apart<AtomicU64>,
+    head: Apart<AtomicU64>,
     writer: Apart<WriterWords>,
     reader: Apart<ReaderWords>,
 }
@@ -57,7 +60,6 @@ pub(super) struct RingWords {
 #[repr(C)]
 #[derive(Debug)]
 struct WriterWords {
-    tail: AtomicU64,
     wants_room: AtomicU32,
     /// The [core](crate::sync::core) on which it was last.
     core: AtomicU32,
@@ -66,7 +68,6 @@ struct WriterWords {
 #[repr(C)]
 #[derive(Debug)]
 struct ReaderWords {
-    head: AtomicU64,
     awaits: AtomicU32,
     core: AtomicU32,
 }
@@ -197,7 +198,7 @@ impl<'a> Ring<'a> {
             at += part.len() as u64;
         }
         place.own += size as u64;
-        self.words.writer.0.tail.store(place.own, Ordering::Release); // pairs with "record there"
+        self.words.tail.0.store(place.own, Ordering::Release); // pairs with "record there"
         Ok(true)
     }
 
@@ -205,7 +206,7 @@ impl<'a> Ring<'a> {
     #[inline]
     fn room(self, place: &mut Place, needed: usize) -> Result<usize, Broken> {
         if place.own + needed as u64 - place.other > ROOM as u64 {
-            place.other = self.words.reader.0.head.load(Ordering::Acquire); // pairs with "room there"
+            place.other = self.words.head.0.load(Ordering::Acquire); // pairs with "room there"
             if place.own.wrapping_sub(place.other) > ROOM as u64 {
                 return Err(Broken);
             }
@@ -263,7 +264,6 @@ impl<'a> Ring<'a> {
         self.put(place.own, &header(kind, OPENING - HEADER + wanted));
         self.put(place.own + HEADER as u64, &u64::from(each).to_ne_bytes());
         let at = place.own + OPENING as u64;
-        let (writer, reader) = (&self.words.writer.0, &self.words.reader.0);
         // SAFETY:
         // - mapped: `bytes` points into the mapping that the words are borrowed from.
         // - inside: it was made sure that there is that much up to the ring's end.
@@ -273,8 +273,8 @@ impl<'a> Ring<'a> {
             Stretch::new(
                 (bytes, wanted),
                 each,
-                (&writer.tail, at),
-                (&reader.awaits, SOON),
+                (&self.words.tail.0, at),
+                (&self.words.reader.0.awaits, SOON),
             )
         }))
     }
@@ -298,20 +298,20 @@ impl<'a> Ring<'a> {
         let kind = (head.load(Ordering::Relaxed) >> 32) as u32;
         head.store(u64::from_ne_bytes(header(kind, length)), Ordering::Relaxed);
         place.own += size_of_record(length) as u64;
-        self.words.writer.0.tail.store(place.own, Ordering::Release); // pairs with "record there"
+        self.words.tail.0.store(place.own, Ordering::Release); // pairs with "record there"
     }
 
     /// Whether there is anything to take.
     #[inline]
     pub(super) fn has_more(self, place: &Place) -> bool {
-        self.words.writer.0.tail.load(Ordering::Acquire) != place.other
+        self.words.tail.0.load(Ordering::Acquire) != place.other
     }
 
     /// Adds everything that is new to the end of `to`, which is to be [finished](Self::finish). Of a record that was open, its opening comes again in front of what
     /// is new; gives how many bytes in between were taken before. `None`: there is nothing new.
     #[inline]
     pub(super) fn take(self, place: &mut Place, to: &mut Vec<u8>) -> Result<Option<usize>, Broken> {
-        let tail = self.words.writer.0.tail.load(Ordering::Acquire); // pairs with "record there"
+        let tail = self.words.tail.0.load(Ordering::Acquire); // pairs with "record there"
         if tail == place.other {
             return Ok(None);
         }
@@ -354,12 +354,12 @@ impl<'a> Ring<'a> {
     pub(super) fn finish(self, place: &mut Place, open: Option<usize>) {
         let Some(open) = open else { return };
         place.own = place.other - open as u64;
-        self.words.reader.0.head.store(place.own, Ordering::Release); // pairs with "room there"
+        self.words.head.0.store(place.own, Ordering::Release); // pairs with "room there"
     }
 
     /// How many bytes the reader has not taken.
     pub(super) fn unread(self, place: &Place) -> u64 {
-        let head = self.words.reader.0.head.load(Ordering::Relaxed);
+        let head = self.words.head.0.load(Ordering::Relaxed);
         place.own.wrapping_sub(head)
     }
 
@@ -390,7 +390,7 @@ impl<'a> Ring<'a> {
             return;
         }
         if awaited == LATER && !due {
-            let head = self.words.reader.0.head.load(Ordering::Relaxed);
+            let head = self.words.head.0.load(Ordering::Relaxed);
             if place.own.wrapping_sub(head) < ROOM as u64 / 2 {
                 return;
             }
@@ -410,7 +410,7 @@ impl<'a> Ring<'a> {
     }
 
     pub(super) fn await_no_record(self) {
-        self.words.reader.0.awaits.store(0, Ordering::Relaxed);
+        note(&self.words.reader.0.awaits, 0);
     }
 
     /// Asks to be woken when something has been taken. Look AFTER this.
@@ -421,14 +421,12 @@ impl<'a> Ring<'a> {
 
     /// Says on which core the writer is. Whoever looks does so as long as the other side is elsewhere, so that is to be right also after the kernel has moved it.
     pub(super) fn writer_is_here(self) {
-        let core = &self.words.writer.0.core;
-        core.store(crate::sync::core(), Ordering::Relaxed);
+        note(&self.words.writer.0.core, crate::sync::core());
     }
 
     /// Says on which core the reader is.
     pub(super) fn reader_is_here(self) {
-        let core = &self.words.reader.0.core;
-        core.store(crate::sync::core(), Ordering::Relaxed);
+        note(&self.words.reader.0.core, crate::sync::core());
     }
 
     /// Where the writer was when it last woke somebody, or waited.
@@ -439,6 +437,13 @@ impl<'a> Ring<'a> {
     /// Where the reader was when it last slept, or waited.
     pub(super) fn reader_core(self) -> u32 {
         self.words.reader.0.core.load(Ordering::Relaxed)
+    }
+}
+
+/// Stores what is hardly ever new, and then leaves the line where it is.
+fn note(word: &AtomicU32, value: u32) {
+    if word.load(Ordering::Relaxed) != value {
+        word.store(value, Ordering::Relaxed);
     }
 }
 
