@@ -555,12 +555,15 @@ impl<L: Link> Dispatcher<L> {
                 if !seat.is_ready || (has == 0) != idle || has > window / 2 {
                     continue;
                 }
-                for _ in 0..(window - has).min(share(&self.queue)) {
-                    if !self.send_to(number) {
-                        break;
-                    }
+                let most = (window - has).min(share(&self.queue));
+                let sent = (0..most).take_while(|_| self.send_to(number)).count();
+                // Whoever is woken for nothing takes a core from somebody.
+                if sent > 0 {
+                    self.flush(number);
                 }
-                self.flush(number);
+                if self.queue.is_empty() {
+                    return;
+                }
             }
         }
     }
@@ -831,8 +834,7 @@ impl<L: Link> Dispatcher<L> {
     fn feed_idle(&mut self) {
         for number in 0..self.seats.len() {
             let seat = &self.seats[number];
-            if seat.is_ready && seat.sent.is_empty() {
-                self.send_to(number);
+            if seat.is_ready && seat.sent.is_empty() && self.send_to(number) {
                 self.flush(number);
             }
         }
