@@ -179,8 +179,10 @@ struct Seat<L> {
     count: u64,
     /// Nanoseconds that it takes for an errand.
     pace: u64,
-    /// When it was heard last, or began to have something to do.
-    since: Instant,
+    /// When it was measured last, or began to have something to do; `None` while it is not measured.
+    since: Option<Instant>,
+    /// How many errands it has finished since then.
+    finished: u32,
     /// It was killed because the time of its task was over.
     timed_out: bool,
     /// It was killed, and is given nothing more: it may live for long enough to begin it.
@@ -196,7 +198,8 @@ impl<L> Default for Seat<L> {
             sent: VecDeque::new(),
             count: 0,
             pace: 1_000_000,
-            since: Instant::now(),
+            since: None,
+            finished: 0,
             timed_out: false,
             is_doomed: false,
             stillborn: Accidents::default(),
@@ -209,14 +212,48 @@ const AHEAD: u64 = 300_000;
 const FEWEST_AHEAD: usize = 8;
 const MOST_AHEAD: usize = 256;
 
+/// Whoever does an errand in fewer nanoseconds is measured over several, or at one in several: the clock takes a good part of that time.
+const QUICK: u64 = 5_000;
+const SAMPLE: u32 = 8;
+
 /// Nanoseconds that it takes to wake a worker, about.
 const WAKING: u64 = 50_000;
 
 impl<L> Seat<L> {
+    /// It has something to do from now on.
+    #[inline]
+    fn begins(&mut self) {
+        let is_measured = self.pace > QUICK || self.count.is_multiple_of(SAMPLE.into());
+        self.since = is_measured.then(Instant::now);
+        self.finished = 0;
+    }
+
     /// Learns how fast it is.
-    fn worked(&mut self, time: Duration, errands: u32) {
-        let each = (time / errands).as_nanos() as u64;
-        self.pace = (3 * self.pace + each) / 4;
+    #[inline]
+    fn worked(&mut self, errands: u32) {
+        self.finished += errands;
+        let is_over = self.sent.is_empty() && self.since.is_some();
+        if is_over || self.finished >= SAMPLE || self.pace > QUICK {
+            let now = Instant::now();
+            if let Some(since) = self.since {
+                let each = (now.duration_since(since) / self.finished).as_nanos() as u64;
+                self.pace = (3 * self.pace + each) / 4;
+            }
+            self.since = Some(now);
+            self.finished = 0;
+        }
+    }
+
+    /// Nothing was heard of it for a while: it is not as quick as it may have been, and is measured.
+    fn takes_long(&mut self) {
+        if self.sent.is_empty() {
+            return;
+        }
+        self.pace = self.pace.max(QUICK + 1);
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            self.finished = 0;
+        }
     }
 
     fn window(&self) -> usize {
@@ -520,9 +557,7 @@ impl<L: Link> Dispatcher<L> {
             Said::Retires => heard.retires = true,
         });
         if finished > 0 {
-            let now = Instant::now();
-            seat.worked(now.duration_since(seat.since), finished);
-            seat.since = now;
+            seat.worked(finished);
         }
         match received {
             Ok(anything) => heard.anything = anything,
@@ -614,7 +649,7 @@ impl<L: Link> Dispatcher<L> {
                     message.commit();
                 }
                 if seat.sent.is_empty() {
-                    seat.since = Instant::now();
+                    seat.begins();
                     self.has_roused = true;
                 }
                 let (number, done) = (seat.count, 0);
@@ -810,6 +845,7 @@ impl<L: Link> Dispatcher<L> {
 
     /// Gives idle workers what lies ahead of others. For when nothing happens.
     pub(super) fn balance(&mut self) {
+        self.seats.iter_mut().for_each(Seat::takes_long);
         if !self.queue.is_empty() {
             return;
         }
