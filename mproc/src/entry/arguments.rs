@@ -152,7 +152,18 @@ impl Arguments {
     }
 
     /// All arguments are there.
+    #[inline]
     pub fn into_call<R>(self) -> Call<R> {
+        match self.encoded {
+            Ok(Encoding(outgoing)) if outgoing.is_plain() => {
+                Call::plain(self.registration, outgoing.into_bytes())
+            }
+            _ => self.into_call_of_message(),
+        }
+    }
+
+    #[inline(never)]
+    fn into_call_of_message<R>(self) -> Call<R> {
         let name = self.registration.name;
         let message = self.encoded.map_err(|(parameter, error)| {
             let text = format!("the argument `{parameter}` of `{name}` cannot be sent");

@@ -14,10 +14,10 @@ use super::registry::{self, Key, Registration, Served};
 use crate::Fd;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Child, Process};
-use crate::wire::Message;
 use crate::wire::handles::OUTSIDE;
 use crate::wire::message::Body;
 use crate::wire::unique::{NotMoved, Single};
+use crate::wire::{Brief, Message};
 
 /// An entry bound to its arguments: a value that can be kept, cloned, sent to another process and run there.
 ///
@@ -59,7 +59,7 @@ pub struct Call<R> {
 #[derive(Clone)]
 enum Bound {
     /// Bytes, and nothing else: few enough to be copied with a call, which is cheaper than to share what is hardly ever cloned.
-    Plain(Vec<u8>),
+    Plain(Brief),
     Reusable(Arc<Message>),
     /// Something in them is unique, so there is one use for all clones.
     Once(Arc<Single<Message>>),
@@ -68,7 +68,7 @@ enum Bound {
 /// Encoded arguments, for who sends them on by itself.
 pub(crate) enum Load {
     /// Bytes, and nothing else.
-    Plain(Vec<u8>),
+    Plain(Brief),
     Message(Arc<Message>),
     /// With something that can be sent once.
     Once(Box<Message>),
@@ -82,7 +82,7 @@ impl Bound {
             return Self::Once(Arc::new(Single::new(message)));
         }
         match message.into_plain() {
-            Ok(bytes) => Self::Plain(bytes),
+            Ok(bytes) => Self::Plain(bytes.into()),
             Err(message) => Self::Reusable(Arc::new(message)),
         }
     }
@@ -90,7 +90,7 @@ impl Bound {
     /// The arguments, to be read in this process.
     fn into_message(self) -> Result<Arc<Message>> {
         match self {
-            Self::Plain(bytes) => Ok(Arc::new(plain(bytes))),
+            Self::Plain(bytes) => Ok(Arc::new(plain(bytes.into()))),
             Self::Reusable(message) => Ok(message),
             Self::Once(message) => match message.take() {
                 Some(message) => Ok(Arc::new(message.arrived())),
@@ -103,7 +103,7 @@ impl Bound {
     fn travelling<E: serde::ser::Error>(&self) -> Result<(TravellingArguments, Vec<Fd>), E> {
         match self {
             Self::Plain(bytes) => {
-                let bytes = TravellingArguments::Inline(Bytes(bytes.clone()));
+                let bytes = TravellingArguments::Inline(Bytes(bytes.to_vec()));
                 Ok((bytes, Vec::new()))
             }
             Self::Reusable(message) => Ok(travelling(message)),
@@ -149,6 +149,16 @@ impl<R> Call<R> {
         Self {
             registration,
             arguments: arguments.map(bound).map_err(Arc::new),
+            result: PhantomData,
+        }
+    }
+
+    /// With arguments that are bytes, and nothing else.
+    #[inline]
+    pub(super) fn plain(registration: &'static Registration, arguments: Vec<u8>) -> Self {
+        Self {
+            registration,
+            arguments: Ok(Bound::Plain(arguments.into())),
             result: PhantomData,
         }
     }

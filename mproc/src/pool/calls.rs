@@ -585,7 +585,7 @@ impl<E: Entry> Cutter<E> {
         if self.count > 0 {
             let bytes = self.arguments.take_gathered();
             let load = if self.count == 1 {
-                Load::Plain(bytes)
+                Load::Plain(bytes.into())
             } else {
                 Load::Many(Box::new(Many {
                     bytes,

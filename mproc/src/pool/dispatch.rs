@@ -31,7 +31,7 @@ use super::trace::{self, Trace};
 use crate::entry::registry::Registration;
 use crate::error::{Error, ErrorKind};
 use crate::sys;
-use crate::wire::Message;
+use crate::wire::{Brief, Message};
 
 /// What goes to a worker at once: one call, or some of a map.
 pub(super) struct Piece {
@@ -56,7 +56,7 @@ pub(super) struct Rules {
 
 pub(super) enum Load {
     /// One call whose arguments are these bytes.
-    Plain(Vec<u8>),
+    Plain(Brief),
     Many(Box<Many>),
     Message(SharedMessage),
     /// Can be sent once.
@@ -1236,7 +1236,7 @@ mod tests {
 
         fn submit(&mut self, group: &Arc<Group>, first: usize, count: u32, rules: Rules) {
             let load = match count {
-                1 => Load::Plain(vec![1]),
+                1 => Load::Plain(vec![1].into()),
                 count => Load::Many(Box::new(Many {
                     bytes: vec![1; count as usize],
                     count,
@@ -1487,7 +1487,7 @@ mod tests {
         let refused = Group::one();
         stage.submit(&refused, 0, 1, Rules::default());
         if let Some(piece) = stage.dispatcher.queue.back_mut() {
-            piece.load = Load::Plain(vec![66]);
+            piece.load = Load::Plain(vec![66].into());
         }
         for group in &groups {
             stage.dispatcher.feed();

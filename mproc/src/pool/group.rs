@@ -14,7 +14,7 @@ use super::report::{Event, Observer, Report};
 use super::trace::Trace;
 use super::{lock, unharmed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::{Message, codec};
+use crate::wire::{Brief, Message, codec};
 
 /// What came of a task, until somebody takes it.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) enum Value {
     #[default]
     Nothing,
     /// Encoded.
-    Plain(Vec<u8>),
+    Plain(Brief),
     Message(Box<Message>),
     Error(Error),
     /// All of a group, decoded for its callback.
@@ -77,6 +77,8 @@ pub(super) struct Group {
     cancelled: AtomicBool,
     /// A callback has to run before anybody hears of the end.
     held: AtomicBool,
+    /// Of a map.
+    is_many: bool,
 }
 
 struct State {
@@ -163,7 +165,7 @@ impl Store {
             return;
         }
         for (index, bytes) in (first..).zip(values.iter()) {
-            self.set(index, Value::Plain(bytes.to_vec()));
+            self.set(index, Value::Plain(Brief::new(bytes)));
         }
     }
 }
@@ -226,7 +228,9 @@ impl State {
 
 impl Group {
     fn new(store: Store, total: usize) -> Arc<Self> {
+        let is_many = matches!(store, Store::Many(_));
         Arc::new(Self {
+            is_many,
             state: Mutex::new(State {
                 store,
                 watchers: None,
@@ -296,10 +300,12 @@ impl Group {
 
     /// Whether nothing is to be heard of it before all of it has resolved, and that is many.
     pub(super) fn is_map(&self) -> bool {
-        let state = lock(&self.state);
-        let watchers = state.watchers.as_ref();
-        let is_counted = watchers.is_some_and(|them| them.observers.iter().any(|it| it.counts()));
-        matches!(state.store, Store::Many(_)) && !is_counted
+        let is_counted = || {
+            let state = lock(&self.state);
+            let watchers = state.watchers.as_ref();
+            watchers.is_some_and(|them| them.observers.iter().any(|it| it.counts()))
+        };
+        self.is_many && !is_counted()
     }
 
     pub(super) fn has_callback(&self) -> bool {
@@ -325,7 +331,7 @@ impl Group {
         let mut state = lock(&self.state);
         state.store.set_all(first, values);
         if state.is_traced() {
-            let value = Value::Plain(Vec::new());
+            let value = Value::Plain(Brief::new(&[]));
             (first..first + values.count).for_each(|index| state.trace(index, &value));
         }
         self.resolved.fetch_add(values.count, Ordering::Release); // pairs with `resolved`

@@ -674,14 +674,14 @@ mod tests {
         assert!(memory.outcomes().push(&mut place, 1, &[&half]).unwrap());
         assert!(!memory.outcomes().push(&mut place, 1, &[]).unwrap());
         let words = &memory.words().outcomes;
-        words.writer.0.tail.store(u64::MAX, Ordering::Relaxed);
+        words.tail.0.store(u64::MAX, Ordering::Relaxed);
         assert!(
             memory
                 .outcomes()
                 .take(&mut Place::default(), &mut Vec::new())
                 .is_err()
         );
-        words.reader.0.head.store(u64::MAX / 2, Ordering::Relaxed);
+        words.head.0.store(u64::MAX / 2, Ordering::Relaxed);
         assert!(memory.outcomes().push(&mut place, 1, &[]).is_err());
         assert!(record(&[0xff; 24], 0).is_err());
         assert!(record(&[0; 4], 0).is_err());

@@ -70,6 +70,18 @@ impl Outgoing {
         self.attached.is_empty() && self.to.bytes.len() - from <= INLINE
     }
 
+    /// Whether all of it is nothing but bytes, and few enough to travel as they are.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.to.spilled.is_none() && self.is_plain_from(0)
+    }
+
+    /// What has been encoded, of what [is plain](Self::is_plain).
+    #[inline]
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.to.bytes
+    }
+
     /// Takes what was gathered from byte `from` on, to be a message of its own.
     #[cold]
     pub(crate) fn split_off(&mut self, from: usize) -> Self {

@@ -2,6 +2,7 @@
 //!
 //! `wire` knows no message types: what a packet means is its users' business.
 
+mod brief;
 pub(crate) mod codec;
 mod error;
 pub(crate) mod handles;
@@ -9,6 +10,7 @@ pub(crate) mod message;
 mod strict;
 pub(crate) mod unique;
 
+pub(crate) use brief::Brief;
 pub(crate) use error::WireError;
 pub(crate) use handles::Handles;
 pub(crate) use message::{Message, Outgoing, decode_parts, encode_parts};
