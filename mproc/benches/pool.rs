@@ -290,11 +290,7 @@ fn memory() {
     results.extend((0..COUNT).map(|x| pool.apply_async(square::bind(x)).expect("it is taken")));
     let each =
         (ALLOCATED.load(Relaxed) - before) as f64 / COUNT as f64 + size_of_val(&results[0]) as f64;
-    // The arguments: eight bytes, as the C library rounds them.
-    println!(
-        "\n10⁶ outstanding tasks: {:.0} bytes each, and 32 for the arguments (promised 200)",
-        each - 32.0
-    );
+    println!("\n10⁶ outstanding tasks: {each:.0} bytes each, arguments and all (promised 200)");
     std::fs::write(&path, "").expect("it can be written");
     for result in held {
         result.get().expect("a value");

@@ -1358,6 +1358,26 @@ mod tests {
     }
 
     #[test]
+    fn short_errands_are_measured_by_several() {
+        let mut seat = Seat::<FakeLink> {
+            pace: 1000,
+            count: 1,
+            ..Seat::default()
+        };
+        seat.begins();
+        seat.worked(1);
+        assert_eq!((seat.since, seat.pace), (None, 1000));
+        seat.worked(SAMPLE - 1);
+        assert!(seat.since.is_some());
+        seat.since = Instant::now().checked_sub(Duration::from_secs(1));
+        seat.worked(SAMPLE);
+        assert!(seat.pace > QUICK);
+        // And now each.
+        seat.begins();
+        assert!(seat.since.is_some());
+    }
+
+    #[test]
     fn what_has_not_begun_goes_to_another_worker() {
         let mut stage = Stage::new(1);
         let group = one(&mut stage, Rules::default());
