@@ -274,6 +274,15 @@ pub fn no_core_dump() {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).expect("a limit can be lowered");
 }
 
+/// Lets signals end this process that it may have been started to ignore: by `nohup`, or in the background of a shell without job control.
+pub fn heed_signals() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    for number in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: no code of ours runs on a signal.
+        unsafe { signal(number, SigHandler::SigDfl) }.expect("a signal may do what it does");
+    }
+}
+
 /// Calls `function` when this process ends by `exit`, before those that were registered earlier.
 pub fn at_exit(function: extern "C" fn()) {
     // SAFETY: a plain function lives as long as the program.

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use mproc::{Child, ErrorKind, Failure, Fd, Stdio};
-use mproc_tests::{Dice, dose, eventually, kill_myself, runs, state_of, watchdog};
+use mproc_tests::{Dice, dose, eventually, heed_signals, kill_myself, runs, state_of, watchdog};
 use nix::libc;
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
@@ -61,6 +61,7 @@ fn echo(number: u64) -> u64 {
 
 #[mproc::entry]
 fn ready_then_sleep() {
+    heed_signals();
     say_ready();
     sleep_for_ever();
 }

@@ -7,7 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mproc::{Error, ErrorKind, Pool, Queue, Stdio};
-use mproc_tests::{Dice, children_of, descriptors_of, dose, eventually, runs, state_of, watchdog};
+use mproc_tests::{
+    Dice, children_of, descriptors_of, dose, eventually, heed_signals, runs, state_of, watchdog,
+};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, setpgid};
@@ -478,6 +480,7 @@ fn ctrl_c_ends_the_parent_and_all_workers_in_silence() {
 
 #[mproc::entry]
 fn parent_of_a_pool(workers: &Queue<Vec<u32>>) {
+    heed_signals();
     // A group of its own, as a shell makes one for each command.
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).unwrap();
     let pool = Pool::new(3).unwrap();
