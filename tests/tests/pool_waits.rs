@@ -411,6 +411,48 @@ fn grace_also_bounds_the_wait_for_a_worker_that_does_not_end() {
     assert!(!runs(worker));
 }
 
+/// A worker that does not end when it is dismissed, and a thread that waits for it.
+fn join_a_stopped_worker(then: impl FnOnce(&Pool, u32)) {
+    let pool = Pool::new(1).unwrap();
+    let worker = pool.apply(id::bind()).unwrap();
+    kill(Pid::from_raw(worker as i32), Signal::SIGSTOP).unwrap();
+    eventually(|| state_of(worker) == Some('T'));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pool.join();
+            assert!(!runs(worker));
+        });
+        eventually(|| pool.workers().is_empty());
+        then(&pool, worker);
+    });
+}
+
+#[test]
+fn who_joins_last_waits_for_the_workers_too() {
+    let _watchdog = watchdog("who_joins_last_waits_for_the_workers_too", LIMIT);
+    join_a_stopped_worker(|pool, worker| {
+        let (say, said) = mpsc::channel();
+        thread::scope(|scope| {
+            let other = scope.spawn(move || {
+                say.send(nix::unistd::gettid()).unwrap();
+                pool.join();
+                assert!(!runs(worker));
+            });
+            let thread = said.recv().unwrap().as_raw() as u32;
+            eventually(|| state_of(thread) == Some('S') || other.is_finished());
+            kill(Pid::from_raw(worker as i32), Signal::SIGCONT).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_join_ends_when_the_pool_is_terminated() {
+    let _watchdog = watchdog("a_join_ends_when_the_pool_is_terminated", LIMIT);
+    join_a_stopped_worker(|pool, _| pool.terminate());
+    join_a_stopped_worker(|pool, _| pool.shutdown(Duration::from_millis(20)));
+    join_a_stopped_worker(|pool, _| pool.kill_workers());
+}
+
 #[test]
 fn a_worker_that_cannot_be_told_its_variables_fails_the_pool() {
     let _watchdog = watchdog("a_worker_that_cannot_be_told_its_variables", LIMIT);

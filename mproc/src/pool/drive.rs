@@ -40,6 +40,7 @@ use super::link::{Link, Yields};
 use super::local::Local;
 use super::lock;
 use crate::error::{Error, Result};
+use crate::process::AnyChild;
 use crate::sync::Spin;
 use crate::sys::{self, Deadline};
 
@@ -72,6 +73,8 @@ pub(super) struct Desk {
     is_urgent: bool,
     background: Background,
     thread: Option<JoinHandle<()>>,
+    /// Workers that have been dismissed, and that somebody waits for.
+    ending: Vec<AnyChild>,
     spin: Spin,
     yields: Yields,
     /// Counts what drivers do without sleeping.
@@ -140,6 +143,7 @@ impl Shared {
                 is_urgent: false,
                 background: Background::Absent,
                 thread: None,
+                ending: Vec::new(),
                 spin: Spin::default(),
                 yields: Yields::default(),
                 turns: 0,
@@ -643,6 +647,10 @@ impl Shared {
     /// Ends everything at once.
     pub(super) fn terminate(self: &Arc<Self>) {
         self.change(|dispatcher| dispatcher.finish(End::Terminated));
+        for child in &self.desk().ending {
+            // OK to ignore: it has ended then.
+            let _ = child.kill();
+        }
     }
 
     /// The program ends: nothing goes on, and the trace says so.
@@ -665,18 +673,27 @@ impl Shared {
     pub(super) fn join(self: &Arc<Self>, deadline: Deadline) {
         self.close();
         self.wait(None, None, Dispatcher::is_idle);
-        let mut links = self.desk().dispatcher.vacate();
+        let mut desk = self.desk();
+        let mut links = desk.dispatcher.vacate();
+        desk.ending.extend(links.iter().map(Local::child));
+        // Those that another thread has dismissed are among them.
+        let ending = desk.ending.clone();
+        drop(desk);
         for link in &mut links {
             link.dismiss();
         }
-        for link in links {
+        for child in &ending {
             // OK to ignore: it has nothing to say any more.
             let _ = match deadline.remaining() {
-                None => link.child().wait().map(drop),
-                Some(left) => link.child().wait_timeout(left).map(drop),
+                None => child.wait().map(drop),
+                Some(left) => child.wait_timeout(left).map(drop),
             };
+            let _ = child.kill();
+        }
+        for link in links {
             drop(link.lost());
         }
+        self.desk().ending.retain(AnyChild::is_alive);
         self.dismiss_background();
     }
 }

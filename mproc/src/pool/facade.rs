@@ -556,7 +556,8 @@ impl Pool {
         self.join();
     }
 
-    /// Waits until everything submitted has resolved and the workers have ended. [Closes](Self::close) the pool first.
+    /// Waits until everything submitted has resolved and the workers have ended. [Closes](Self::close) the pool first. Several threads may do so at once; for those
+    /// who do not want to wait any longer there is [`terminate`](Self::terminate), from any thread.
     pub fn join(&self) {
         self.join_until(Deadline::NEVER);
     }
