@@ -10,7 +10,7 @@ use mproc::{Error, ErrorKind, Pool, Queue, Stdio};
 use mproc_tests::{
     Dice, children_of, descriptors_of, dose, eventually, heed_signals, runs, state_of, watchdog,
 };
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, setpgid};
 use serde::{Deserialize, Serialize};
@@ -436,6 +436,47 @@ fn limited() -> usize {
         );
     }
     40
+}
+
+#[test]
+fn a_worker_that_cannot_be_replaced_now_is_replaced_later() {
+    let _watchdog = watchdog("a_worker_that_cannot_be_replaced_now", LIMIT);
+    short_of_descriptors::spawn().unwrap().join().unwrap();
+}
+
+#[mproc::entry]
+fn short_of_descriptors() {
+    const FEW: u64 = 10;
+    let open = || std::fs::File::open("/dev/null").unwrap();
+    // From here on nothing that is closed has a number below.
+    let _lowest: Vec<_> = (0..FEW).map(|_| open()).collect();
+    let pool = Pool::new(2).unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, FEW, hard).unwrap();
+    pool.workers()[0].kill().unwrap();
+    let squares: Vec<i64> = (0..500).map(square).collect();
+    let works = || {
+        let calls = pool.calls().retries(9);
+        assert_eq!(calls.map::<square>(0..500).unwrap(), squares);
+    };
+    let workers_become = |count| {
+        eventually(|| {
+            works();
+            pool.workers().len() == count
+        });
+    };
+    workers_become(1);
+    works();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    workers_become(2);
+    // The last one is another matter.
+    setrlimit(Resource::RLIMIT_NOFILE, FEW, hard).unwrap();
+    pool.workers()
+        .iter()
+        .for_each(|worker| worker.kill().unwrap());
+    let calls = pool.calls().retries(9);
+    let error = calls.apply(square::bind(2)).unwrap_err();
+    assert!(error.to_string().contains("Too many open files"), "{error}");
 }
 
 #[test]

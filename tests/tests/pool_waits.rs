@@ -504,11 +504,12 @@ fn logs_and_panics() {
     let gate = Gate::new();
     thread::scope(|scope| {
         let waits = [(); 2].map(|()| scope.spawn(|| pool.apply(pass::bind(&gate)).is_err()));
-        let worker = gate.reached();
-        gate.reached();
+        let workers = [gate.reached(), gate.reached()];
         LOG.0.store(true, Ordering::Relaxed);
-        kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
-        // No worker can be started in its place.
+        for worker in workers {
+            kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
+        }
+        // No worker can be started in their places.
         for waits in waits {
             assert!(waits.join().unwrap());
         }

@@ -216,6 +216,9 @@ const MOST_AHEAD: usize = 256;
 const QUICK: u64 = 5_000;
 const SAMPLE: u32 = 8;
 
+/// After a worker could not be started.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// Nanoseconds that it takes to wake a worker, about.
 const WAKING: u64 = 50_000;
 
@@ -321,6 +324,8 @@ pub(super) struct Dispatcher<L> {
     pub(super) has_started: bool,
     /// Seats are empty until there is work for one more.
     pub(super) is_on_demand: bool,
+    /// When to try again to start workers where that has failed.
+    again: Option<Instant>,
 }
 
 /// What a worker has said beside outcomes.
@@ -347,6 +352,7 @@ impl<L: Link> Dispatcher<L> {
             has_roused: false,
             has_started: false,
             is_on_demand: false,
+            again: None,
         }
     }
 
@@ -371,9 +377,31 @@ impl<L: Link> Dispatcher<L> {
         if self.is_on_demand && self.wanted() == 0 {
             return;
         }
-        if let Err(error) = self.start_at(number) {
-            self.finish(End::Failed(error));
+        let is_last = self.links().next().is_none();
+        if self.again.is_some() && !is_last {
+            return;
         }
+        match self.start_at(number) {
+            Ok(()) => {}
+            // There may be no room for a descriptor or a process now, and others do the work meanwhile.
+            Err(_) if !is_last => self.again = Some(Instant::now() + AGAIN),
+            Err(error) => self.finish(End::Failed(error)),
+        }
+    }
+
+    /// Starts workers that could not be started before, if it is time; says when to look again.
+    fn start_missing(&mut self) -> Option<Duration> {
+        let left = self.again?.saturating_duration_since(Instant::now());
+        if left > Duration::ZERO {
+            return Some(left);
+        }
+        self.again = None;
+        for number in 0..self.seats.len() {
+            if self.seats[number].link.is_none() {
+                self.restart(number);
+            }
+        }
+        self.again.map(|_| AGAIN)
     }
 
     /// How many more workers there is work for.
@@ -727,7 +755,7 @@ impl<L: Link> Dispatcher<L> {
         };
         let begun = link.begun();
         let error = link.lost();
-        let was_ready = seat.is_ready;
+        let was_ready = std::mem::take(&mut seat.is_ready);
         let timed_out = std::mem::take(&mut seat.timed_out);
         let sent = std::mem::take(&mut seat.sent);
         let too_many = !was_ready && seat.stillborn.add(&error);
@@ -835,7 +863,9 @@ impl<L: Link> Dispatcher<L> {
         }
         // Those that came before it have ended meanwhile.
         self.leaving.retain(|link| !link.has_ended());
-        self.leaving.extend(self.seats[number].link.take());
+        let seat = &mut self.seats[number];
+        seat.is_ready = false;
+        self.leaving.extend(seat.link.take());
         if let Some(trace) = &self.trace {
             trace.left(number, None);
         }
@@ -877,9 +907,9 @@ impl<L: Link> Dispatcher<L> {
         self.feed();
     }
 
-    /// Kills workers whose task has taken too long; says when to look again.
+    /// Kills workers whose task has taken too long, and starts those that are missing; says when to look again.
     pub(super) fn look_at_clocks(&mut self) -> Option<Duration> {
-        let mut next = None;
+        let mut next = self.start_missing();
         for number in 0..self.seats.len() {
             let seat = &self.seats[number];
             let (Some(link), Some(front)) = (&seat.link, seat.sent.front()) else {

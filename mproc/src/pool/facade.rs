@@ -39,6 +39,9 @@ use crate::sys::Deadline;
 /// signal or exit code, unless it may be [retried](Calls::retries). If this process dies, however that happens, so do the workers.
 /// Workers pass over SIGINT: what Ctrl-C means is decided here.
 ///
+/// Where a worker cannot be replaced now, for want of a descriptor or of a process, the others go on, and it is tried again every tenth of a second while
+/// there is something to do. If there are no others, the pool fails: each of its tasks gives that error.
+///
 /// # Examples
 ///
 /// ```
@@ -244,7 +247,7 @@ impl PoolBuilder {
 
     /// Sets an environment variable of each worker to something of its own. `value` is given the worker's place, from 0 to the number of
     /// workers less one; one that takes the place of another is given the same. It is called under a lock of the pool, and must not use it. If it panics, the
-    /// worker cannot be started, and the pool fails.
+    /// worker cannot be started.
     ///
     /// # Examples
     ///
