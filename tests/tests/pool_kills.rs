@@ -355,6 +355,15 @@ fn what_cannot_be_encoded_or_decoded_is_told_by_item() {
         pool.map::<give_back>(some).unwrap_err().kind(),
         ErrorKind::Encode
     );
+    // What is before one in its chunk is called.
+    let some = [0, 5, 1, 0].map(Stubborn);
+    let calls = pool.calls().chunk_size(4).in_flight(4);
+    let results: Vec<_> = calls
+        .imap::<give_back, _>(some.into_iter())
+        .map(kind)
+        .collect();
+    let good = Ok(Stubborn(0));
+    assert_eq!(results, [good, Ok(Stubborn(5)), Err(ErrorKind::Encode)]);
     // One that cannot be read, and one whose reader dies, are errors of the item.
     let some = [0, 2, 5, 2, 0].map(Stubborn);
     let calls = pool.calls().chunk_size(5).in_flight(5);
@@ -363,7 +372,7 @@ fn what_cannot_be_encoded_or_decoded_is_told_by_item() {
         .imap::<give_back, _>(some.into_iter())
         .map(kind)
         .collect();
-    let (good, bad) = (Ok(Stubborn(0)), Err(ErrorKind::Decode));
+    let bad = Err(ErrorKind::Decode);
     assert_eq!(results, [good, bad, Ok(Stubborn(5)), bad, good]);
     let some = [0, 3, 5].map(Stubborn);
     let results: Vec<_> = calls

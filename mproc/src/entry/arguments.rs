@@ -69,17 +69,18 @@ pub fn lend<U: Lend + ?Sized>(owned: &U::Owned) -> &U {
 }
 
 /// The arguments of one call, being encoded. The first error is kept, and returned by whatever the call is given to.
-#[derive(Debug)]
 pub struct Arguments {
     registration: &'static Registration,
-    encoded: Result<Encoding, (&'static str, CodecError)>,
+    encoded: Outgoing,
+    failed: Option<(&'static str, CodecError)>,
 }
 
-struct Encoding(Outgoing);
-
-impl fmt::Debug for Encoding {
+impl fmt::Debug for Arguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("arguments")
+        f.debug_struct("Arguments")
+            .field("of", &self.registration.name)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,7 +89,8 @@ impl Arguments {
     pub fn new<E: Entry>() -> Self {
         Self {
             registration: registry::registration::<E>(),
-            encoded: Ok(Encoding(Outgoing::default())),
+            encoded: Outgoing::default(),
+            failed: None,
         }
     }
 
@@ -100,10 +102,10 @@ impl Arguments {
         carrier: Carrier<G, T>,
         value: &G,
     ) {
-        if let Ok(Encoding(outgoing)) = &mut self.encoded
-            && let Err(error) = (carrier.encode)(value, outgoing)
+        if self.failed.is_none()
+            && let Err(error) = (carrier.encode)(value, &mut self.encoded)
         {
-            self.encoded = Err((parameter, error));
+            self.failed = Some((parameter, error));
         }
     }
 
@@ -111,73 +113,66 @@ impl Arguments {
     pub(crate) fn gathering<E: Entry>() -> Self {
         Self {
             registration: registry::registration::<E>(),
-            encoded: Ok(Encoding(Outgoing::gathering())),
+            encoded: Outgoing::gathering(),
+            failed: None,
         }
+    }
+
+    /// Forgets what was gathered behind the first `bytes`.
+    #[inline]
+    pub(crate) fn rewind(&mut self, bytes: usize) {
+        self.encoded.gathered().truncate(bytes);
     }
 
     /// All arguments of a call are there, which begin at byte `from` of what was gathered: how many bytes there are now, if these are plain. Otherwise the
     /// call is taken out again.
     #[inline]
     pub(crate) fn gathered(&mut self, from: usize) -> Result<usize, Call<()>> {
-        match &mut self.encoded {
-            Ok(Encoding(outgoing)) if outgoing.is_plain_from(from) => Ok(outgoing.gathered().len()),
-            _ => Err(self.take_out(from)),
+        if self.failed.is_none() && self.encoded.is_plain_from(from) {
+            return Ok(self.encoded.gathered().len());
         }
+        Err(self.take_out(from))
     }
 
     #[cold]
     fn take_out(&mut self, from: usize) -> Call<()> {
-        let encoded = match &mut self.encoded {
-            Ok(Encoding(outgoing)) => Ok(Encoding(outgoing.split_off(from))),
-            // What was gathered before is gone, and so is the whole of it: an error ends a map.
-            failed => std::mem::replace(failed, Ok(Encoding(Outgoing::gathering()))),
-        };
         Self {
             registration: self.registration,
-            encoded,
+            encoded: self.encoded.split_off(from),
+            failed: self.failed.take(),
         }
         .into_call()
     }
 
     /// Takes the bytes that were gathered.
     pub(crate) fn take_gathered(&mut self) -> Vec<u8> {
-        match &mut self.encoded {
-            Ok(Encoding(outgoing)) => {
-                let bytes = outgoing.gathered();
-                let room = Vec::with_capacity(bytes.len());
-                std::mem::replace(bytes, room)
-            }
-            Err(_) => Vec::new(),
-        }
+        let bytes = self.encoded.gathered();
+        let room = Vec::with_capacity(bytes.len());
+        std::mem::replace(bytes, room)
     }
 
     /// All arguments are there.
     #[inline]
     pub fn into_call<R>(self) -> Call<R> {
-        match self.encoded {
-            Ok(Encoding(outgoing)) if outgoing.is_plain() => {
-                Call::plain(self.registration, outgoing.into_bytes())
-            }
-            _ => self.into_call_of_message(),
+        if self.failed.is_none() && self.encoded.is_plain() {
+            return Call::plain(self.registration, self.encoded.into_bytes());
         }
+        self.into_call_of_message()
     }
 
     #[inline(never)]
     fn into_call_of_message<R>(self) -> Call<R> {
         let name = self.registration.name;
-        let message = self.encoded.map_err(|(parameter, error)| {
-            let text = format!("the argument `{parameter}` of `{name}` cannot be sent");
-            Error::new(ErrorKind::Encode, text).caused_by(error)
-        });
-        let message = message.and_then(|Encoding(outgoing)| {
-            outgoing.finish().map_err(|error| {
-                Error::new(
-                    ErrorKind::Encode,
-                    format!("the arguments of `{name}` cannot be sent"),
-                )
-                .caused_by(error)
-            })
-        });
+        let message = match self.failed {
+            Some((parameter, error)) => {
+                let text = format!("the argument `{parameter}` of `{name}` cannot be sent");
+                Err(Error::new(ErrorKind::Encode, text).caused_by(error))
+            }
+            None => self.encoded.finish().map_err(|error| {
+                let text = format!("the arguments of `{name}` cannot be sent");
+                Error::new(ErrorKind::Encode, text).caused_by(error)
+            }),
+        };
         Call::new(self.registration, message, false)
     }
 }

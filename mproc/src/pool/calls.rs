@@ -391,7 +391,7 @@ impl<'p> Calls<'p> {
     /// Workers begin with the first items while the last are still encoded.
     fn begin_chunks<E: Entry>(
         &self,
-        items: impl Iterator<Item = E::Args>,
+        mut items: impl Iterator<Item = E::Args>,
         chunk: usize,
         is_awaited: bool,
         callback: Option<Callback>,
@@ -402,18 +402,18 @@ impl<'p> Calls<'p> {
             group.call_first(callback);
         }
         let mut cutter = self.cutter::<E>(&group, chunk);
-        let mut result = Ok(());
-        for item in items {
-            result = cutter.add(item);
-            if result.is_ok() && cutter.ready.len() >= cutter.batch {
-                result = self.shared.submit(cutter.ready.drain(..), true);
-            }
-            if result.is_err() {
+        let mut result = cutter.fill(&mut items);
+        while matches!(result, Ok(true)) {
+            if cutter.ready.len() >= cutter.batch
+                && let Err(error) = self.shared.submit(cutter.ready.drain(..), true)
+            {
+                result = Err(error);
                 break;
             }
+            result = cutter.fill(&mut items);
         }
         cutter.cut();
-        let result = result.and_then(|()| self.shared.submit(cutter.ready.drain(..), is_awaited));
+        let result = result.and_then(|_| self.shared.submit(cutter.ready.drain(..), is_awaited));
         if let Err(error) = result {
             self.shared.change(|dispatcher| dispatcher.cancel(&group));
             return Err(error);
@@ -544,29 +544,48 @@ pub(super) struct Cutter<E> {
 }
 
 impl<E: Entry> Cutter<E> {
+    /// Adds items until a piece is made. False: there are no more.
+    ///
+    /// Where an item or its encoding panics, those that this was given are not there.
     #[inline]
-    pub(super) fn add(&mut self, item: E::Args) -> Result<()> {
-        E::put(item, &mut self.arguments);
-        let bytes = match self.arguments.gathered(self.bytes) {
-            Ok(bytes) => bytes,
-            Err(call) => return self.add_call(call),
-        };
-        let length = (bytes - self.bytes) as u32;
-        self.bytes = bytes;
-        if self.count == 0 {
-            self.length = length;
-        } else if length != self.length && self.lengths.is_empty() {
-            self.lengths.resize(self.count, self.length);
+    pub(super) fn fill(&mut self, items: &mut impl Iterator<Item = E::Args>) -> Result<bool> {
+        self.arguments.rewind(self.bytes);
+        // Not in memory, where each item would wait for the one before to be stored.
+        let (mut count, mut bytes, mut length) = (self.count, self.bytes, self.length);
+        for item in items {
+            E::put(item, &mut self.arguments);
+            let now = match self.arguments.gathered(bytes) {
+                Ok(now) => now,
+                Err(call) => {
+                    self.holds(count, bytes, length);
+                    return self.add_call(call).map(|()| true);
+                }
+            };
+            let its = (now - bytes) as u32;
+            bytes = now;
+            if count == 0 {
+                length = its;
+            }
+            if its != length || !self.lengths.is_empty() {
+                if self.lengths.is_empty() {
+                    self.lengths.resize(count, length);
+                }
+                self.lengths.push(its);
+            }
+            count += 1;
+            if count == self.chunk || bytes + 4 * self.lengths.len() >= LONGEST {
+                self.holds(count, bytes, length);
+                self.cut();
+                return Ok(true);
+            }
         }
-        self.count += 1;
-        if !self.lengths.is_empty() || length != self.length {
-            self.lengths.push(length);
-        }
-        self.next += 1;
-        if self.count == self.chunk || self.bytes + 4 * self.lengths.len() >= LONGEST {
-            self.cut();
-        }
-        Ok(())
+        self.holds(count, bytes, length);
+        Ok(false)
+    }
+
+    fn holds(&mut self, count: usize, bytes: usize, length: u32) {
+        (self.count, self.bytes, self.length) = (count, bytes, length);
+        self.next = self.first + count;
     }
 
     /// Something that is no plain bytes is a piece by itself.

@@ -1,6 +1,7 @@
 //! Results of an input of any length, one after the other.
 
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,8 @@ impl<'p, E: Unary, I: Iterator<Item = E::Arg>> Stream<'p, E, I> {
         }
         while cutter.next - self.given < bound {
             let added = match items.next() {
-                Some(item) => cutter.add(E::alone(item)),
+                // One by one: whatever the input does, those before are there.
+                Some(item) => cutter.fill(&mut iter::once(E::alone(item))).map(drop),
                 None => {
                     self.items = None;
                     break;
