@@ -113,9 +113,11 @@ pub fn children_of(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// A command that runs one of this package's programs (`src/bin/`).
+/// A command that runs one of this package's programs (`src/bin/`), without what tests are told by their environment.
 pub fn program(path: &str) -> Command {
-    Command::new(path)
+    let mut command = Command::new(path);
+    command.env_remove("MPROC_STRESS").env_remove("MPROC_SEED");
+    command
 }
 
 /// Random enough for moments and sizes, and reproducible from the seed that a failing test prints.

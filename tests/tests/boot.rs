@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use mproc::Stdio;
-use mproc_tests::{ScratchFile, watchdog};
+use mproc_tests::{ScratchFile, program, watchdog};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
@@ -17,7 +17,7 @@ const MARK: &str = "__MPROC_CHILD";
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn run(what: &str, trace: &ScratchFile) -> Output {
-    let mut command = Command::new(PROGRAM);
+    let mut command = program(PROGRAM);
     command.arg(what).arg(trace.path());
     command.output().expect("the program runs")
 }
@@ -31,7 +31,7 @@ fn assert_success(output: &Output) {
 fn user_main_runs_once_however_many_processes_there_are() {
     let _watchdog = watchdog("user_main_runs_once", LIMIT);
     let trace = ScratchFile::new("main");
-    let mut command = Command::new(PROGRAM);
+    let mut command = program(PROGRAM);
     command.arg("generations").arg(trace.path());
     // Arguments are what they were in every generation, whatever they are.
     command.args(["", "--flag", "two words"]);
@@ -69,7 +69,7 @@ fn run_marked(
     user: Option<u32>,
 ) -> (Output, String) {
     let trace = ScratchFile::new("marked");
-    let mut command = Command::new(PROGRAM);
+    let mut command = program(PROGRAM);
     command.arg("nothing").arg(trace.path()).env(MARK, mark);
     if let Some(user) = user {
         command.uid(user);
