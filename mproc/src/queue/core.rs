@@ -286,9 +286,19 @@ impl Core {
         thread: RobustThread,
         patience: Patience,
     ) -> Result<bool, Trouble> {
-        if lock.try_lock(thread.id()) {
-            return Ok(false);
+        match lock.parts().take_at_once(thread.id()) {
+            true => Ok(false),
+            false => self.turn_slowly(lock, thread, patience),
         }
+    }
+
+    #[cold]
+    fn turn_slowly(
+        &self,
+        lock: &RobustLock,
+        thread: RobustThread,
+        patience: Patience,
+    ) -> Result<bool, Trouble> {
         let deadline = match patience {
             Patience::None => Deadline::after(SHORT),
             Patience::Until(deadline) => deadline,
@@ -322,6 +332,7 @@ impl Core {
     }
 
     /// Puts an item. `payload` and `handles` are its encoding.
+    #[inline]
     pub(crate) fn put(
         &self,
         payload: &[u8],
@@ -334,9 +345,65 @@ impl Core {
         let state = &words.state.0;
         let lock = &words.producers.0;
         let pending = thread.pending(word(lock.word()));
-        let mut slept = false;
+        let slept = self.turn(lock, thread, patience)?;
+        // SAFETY: we have the producers' turn until `unlock`.
+        let side = unsafe { &mut *self.put_side.0.get() };
+        if !handles.is_empty() || slept || !self.put_at_once(side, payload) {
+            return self.put_in_turns(slept, thread, payload, handles, patience);
+        }
+        state.items.stir();
+        lock.unlock();
+        self.has_put();
+        drop(pending);
+        Ok(())
+    }
+
+    /// Puts an item as most are put: without descriptors, into room that is known, of a queue that is neither closed nor watched. The
+    /// caller has the producers' turn.
+    #[inline(always)]
+    fn put_at_once(&self, side: &mut PutSide, payload: &[u8]) -> bool {
+        let state = &self.words().state.0;
+        if self.is_closed() || state.watched.load(Ordering::SeqCst) != 0 || !self.has_room_in_turn()
+        {
+            return false;
+        }
+        match side
+            .writer
+            .reserve_at_once(&self.memory, payload.len() as u64)
+        {
+            Some(room) => {
+                side.writer.commit(&self.memory, room, ITEM, 0, &[payload]);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// After a put: who is to be woken.
+    #[inline(always)]
+    fn has_put(&self) {
+        let state = &self.words().state.0;
+        state.items.ring(); // pairs with "anything there" in `sleep`
+        // The next producer, if there is room for it, too: "chain".
+        if state.room.is_awaited() && (self.has_room() || self.is_closed()) {
+            state.room.ring();
+        }
+    }
+
+    /// Goes on with [`put`](Self::put) in the producers' turn, its word pending.
+    #[cold]
+    fn put_in_turns(
+        &self,
+        mut slept: bool,
+        thread: RobustThread,
+        payload: &[u8],
+        handles: &[Arc<OwnedFd>],
+        patience: Patience,
+    ) -> Result<(), NotPut> {
+        let words = self.words();
+        let state = &words.state.0;
+        let lock = &words.producers.0;
         loop {
-            slept |= self.turn(lock, thread, patience)?;
             if self.is_closed() {
                 lock.unlock();
                 self.owed();
@@ -349,16 +416,11 @@ impl Core {
                 let put = self.put_in_turn(side, ITEM, payload, handles);
                 state.items.stir();
                 lock.unlock();
-                match put {
-                    Ok(()) => state.items.ring(), // pairs with "anything there" in `sleep`
-                    Err(_) => self.owed(),
+                if put.is_err() {
+                    self.owed();
                 }
-                // The next producer, if there is room for it, too: "chain".
-                if state.room.is_awaited() && (self.has_room() || self.is_closed()) {
-                    state.room.ring();
-                }
+                self.has_put();
                 self.pass_on(slept);
-                drop(pending);
                 return put.map_err(NotPut::from);
             }
             lock.unlock();
@@ -366,16 +428,16 @@ impl Core {
             self.pass_on(slept);
             let deadline = patience.deadline()?;
             let ready = || self.has_room() || self.is_closed();
-            let Err(looked) = self.look(ready) else {
-                continue;
-            };
-            slept = true;
-            let in_time = self.sleep(&state.room, ready, deadline)?;
-            self.learn(looked);
-            if !in_time {
-                self.heal();
-                return Err(Trouble::TimedOut.into());
+            if let Err(looked) = self.look(ready) {
+                slept = true;
+                let in_time = self.sleep(&state.room, ready, deadline)?;
+                self.learn(looked);
+                if !in_time {
+                    self.heal();
+                    return Err(Trouble::TimedOut.into());
+                }
             }
+            slept |= self.turn(lock, thread, patience)?;
         }
     }
 
@@ -446,6 +508,7 @@ impl Core {
 
     /// Takes the next item: its bytes into `bytes`, which is empty, and its descriptors into `handles`. `before` runs in the turn, just before the item is gone from the
     /// queue; after an error it stays.
+    #[inline]
     pub(crate) fn take(
         &self,
         bytes: &mut Vec<u8>,
@@ -456,72 +519,106 @@ impl Core {
     ) -> Result<(), NotTaken> {
         let thread = RobustThread::current()?;
         self.used_by(thread);
+        let lock = &self.words().consumers.0;
+        let pending = thread.pending(word(lock.word()));
+        // Without asking first whether there is anything: the turn tells that without touching the producers' cache line.
+        let slept = self.turn(lock, thread, patience)?;
+        // SAFETY: we have the consumers' turn until `unlock`.
+        let side = unsafe { &mut *self.get_side.0.get() };
+        // As most are taken: without descriptors, from where the last one was.
+        let frame = match side.reader.peek_at_once(&self.memory) {
+            Some(frame) if frame.handles() == 0 && !slept => frame,
+            _ => return self.take_in_turns(slept, thread, bytes, handles, patience, alone, before),
+        };
+        side.reader.copy(&frame, bytes);
+        let taken = before(&Taking::of(&frame, Some(bytes)));
+        if taken.is_ok() {
+            side.reader.take(&self.memory, frame);
+        }
+        let large = side.reader.is_large(GROWTH);
+        self.words().state.0.room.stir();
+        lock.unlock();
+        self.taken(thread, false, large);
+        drop(pending);
+        taken.map_err(NotTaken::from)
+    }
+
+    /// Goes on with [`take`](Self::take) in the consumers' turn, its word pending.
+    #[cold]
+    #[expect(clippy::too_many_arguments, reason = "they are those of `take`")]
+    fn take_in_turns(
+        &self,
+        mut slept: bool,
+        thread: RobustThread,
+        bytes: &mut Vec<u8>,
+        handles: &mut Handles,
+        patience: Patience,
+        alone: bool,
+        mut before: impl FnMut(&Taking<'_>) -> io::Result<()>,
+    ) -> Result<(), NotTaken> {
         let words = self.words();
         let state = &words.state.0;
         let lock = &words.consumers.0;
-        let _pending = thread.pending(word(lock.word()));
-        let mut slept = false;
         let mut pause = FIRST_PAUSE;
-        // The first time the turn is taken without asking: that tells whether there is something without touching the
-        // producers' cache line.
-        let mut first = true;
         loop {
-            // Looked at BEFORE the queue is found empty: what was put before the closing is still to be taken.
-            let closed = self.is_closed();
-            if std::mem::take(&mut first) || !self.is_empty() {
-                slept |= self.turn(lock, thread, patience)?;
-                // SAFETY: we have the consumers' turn until `unlock`.
-                let side = unsafe { &mut *self.get_side.0.get() };
-                let taken = self.take_in_turn(side, bytes, handles, &mut before);
-                let large = side.reader.is_large(GROWTH);
-                state.room.stir();
-                lock.unlock();
-                match taken {
-                    Ok(true) => {
-                        self.taken(thread, slept, large);
-                        return Ok(());
-                    }
-                    Ok(false) => self.owed(),
-                    Err(error) => {
-                        self.taken(thread, slept, large);
-                        return Err(error.into());
-                    }
+            // SAFETY: we have the consumers' turn until `unlock`.
+            let side = unsafe { &mut *self.get_side.0.get() };
+            let taken = self.take_in_turn(side, bytes, handles, &mut before);
+            let large = side.reader.is_large(GROWTH);
+            state.room.stir();
+            lock.unlock();
+            match taken {
+                Ok(true) => {
+                    self.taken(thread, slept, large);
+                    return Ok(());
                 }
-                continue;
-            }
-            self.pass_on(slept);
-            self.quieten(thread);
-            if words.courier.0.has_litter() {
-                self.clear_up(thread);
-            }
-            if !self.is_empty() {
-                continue; // Whoever is told that there is nothing waits for the next edge.
-            }
-            if closed {
-                return Err(NotTaken::Closed);
-            }
-            let deadline = patience.deadline()?;
-            let ready = || !self.is_empty() || self.is_closed();
-            let Err(looked) = self.look(ready) else {
-                continue;
-            };
-            let perhaps_last = alone && self.is_perhaps_last();
-            let until = if perhaps_last {
-                if !self.others_hold()? && self.is_empty() {
-                    return Err(Trouble::Disconnected.into());
+                Ok(false) => self.owed(),
+                Err(error) => {
+                    self.taken(thread, slept, large);
+                    return Err(error.into());
                 }
-                pause = (2 * pause).min(LONGEST_PAUSE);
-                deadline.within(pause)
-            } else {
-                deadline
-            };
-            slept = true;
-            let in_time = self.sleep(&state.items, ready, until)?;
-            self.learn(looked);
-            if !in_time && deadline.is_over() {
-                self.heal();
-                return Err(Trouble::TimedOut.into());
             }
+            loop {
+                // Looked at BEFORE the queue is found empty: what was put before the closing is still to be taken.
+                let closed = self.is_closed();
+                if !self.is_empty() {
+                    break;
+                }
+                self.pass_on(slept);
+                self.quieten(thread);
+                if words.courier.0.has_litter() {
+                    self.clear_up(thread);
+                }
+                if !self.is_empty() {
+                    break; // Whoever is told that there is nothing waits for the next edge.
+                }
+                if closed {
+                    return Err(NotTaken::Closed);
+                }
+                let deadline = patience.deadline()?;
+                let ready = || !self.is_empty() || self.is_closed();
+                let Err(looked) = self.look(ready) else {
+                    continue;
+                };
+                let perhaps_last = alone && self.is_perhaps_last();
+                let until = if perhaps_last {
+                    if !self.others_hold()? && self.is_empty() {
+                        return Err(Trouble::Disconnected.into());
+                    }
+                    pause = (2 * pause).min(LONGEST_PAUSE);
+                    deadline.within(pause)
+                } else {
+                    deadline
+                };
+                slept = true;
+                let in_time = self.sleep(&state.items, ready, until)?;
+                self.learn(looked);
+                if !in_time && deadline.is_over() {
+                    self.heal();
+                    return Err(Trouble::TimedOut.into());
+                }
+            }
+            slept |= self.turn(lock, thread, patience)?;
         }
     }
 

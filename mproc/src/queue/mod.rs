@@ -282,7 +282,7 @@ impl<T: DeserializeOwned> Queue<T> {
 
     #[inline]
     fn get_within(&self, patience: Patience) -> Result<T, RecvError> {
-        self.get_with(self.is_alone(1), patience, |_| Ok(()))
+        self.get_with(self.is_alone(1), patience, just_take)
     }
 
     fn get_with(
@@ -307,6 +307,11 @@ impl<T: DeserializeOwned> Queue<T> {
     pub fn iter(&self) -> Iter<'_, T> {
         Iter(self)
     }
+}
+
+/// Nothing is to be done before an item is taken. A function, not a closure, which would be another one for each type of items.
+fn just_take(_: &Taking<'_>) -> io::Result<()> {
+    Ok(())
 }
 
 /// What a queue gives until its end. An error other than the end is an item.

@@ -153,11 +153,10 @@ pub(super) struct RobustList {
 }
 
 /// What a thread has to know of itself. Zeroes: nothing yet.
-#[derive(Clone, Copy)]
 struct Known {
-    epoch: u32,
-    thread: u32,
-    list: *const RobustList,
+    epoch: Cell<u32>,
+    thread: Cell<u32>,
+    list: Cell<*const RobustList>,
 }
 
 /// The kernel's numbers of threads are below 2²² (`PID_MAX_LIMIT`, include/linux/threads.h).
@@ -173,8 +172,8 @@ static INCARNATIONS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Without a destructor, so that it is there to the thread's very end, and is read without a check.
-    static KNOWN: Cell<Known> = const {
-        Cell::new(Known { epoch: 0, thread: 0, list: std::ptr::null() })
+    static KNOWN: Known = const {
+        Known { epoch: Cell::new(0), thread: Cell::new(0), list: Cell::new(std::ptr::null()) }
     };
     /// Its number in the lower [`NUMBER_BITS`], and above it one that no other thread of this process gets, ever. Beside `KNOWN`, which is passed in registers.
     static INCARNATION: Cell<u64> = const { Cell::new(0) };
@@ -187,22 +186,29 @@ thread_local! {
 /// This thread, with its id and its robust list.
 #[derive(Clone, Copy)]
 pub(crate) struct RobustThread {
-    known: Known,
+    epoch: u32,
+    thread: u32,
+    list: *const RobustList,
 }
 
 impl RobustThread {
     /// The calling thread.
     #[inline]
     pub(crate) fn current() -> io::Result<Self> {
-        let known = KNOWN.get();
-        if known.epoch != 0 && known.epoch == epoch_now() {
-            return Ok(Self { known });
+        let epoch = KNOWN.with(|known| known.epoch.get());
+        if epoch == 0 || epoch != epoch_now() {
+            Self::look()?;
         }
-        Self::look()
+        // Read after that, not given by it: so what a thread knows goes from its place to registers, and not by way of the stack.
+        Ok(KNOWN.with(|known| Self {
+            epoch: known.epoch.get(),
+            thread: known.thread.get(),
+            list: known.list.get(),
+        }))
     }
 
     #[cold]
-    fn look() -> io::Result<Self> {
+    fn look() -> io::Result<()> {
         let epoch = epoch()?;
         let list = match robust_list()? {
             list if list.is_null() => {
@@ -219,31 +225,30 @@ impl RobustThread {
         }
         // SAFETY: takes nothing and touches no memory.
         let thread = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
-        let known = Known {
-            epoch,
-            thread,
-            list,
-        };
         let incarnation = INCARNATIONS.fetch_add(1, Ordering::Relaxed) + 1;
         INCARNATION.set(incarnation << NUMBER_BITS | u64::from(thread));
         OWNER_MARK.set(own_mark(epoch));
-        KNOWN.set(known);
+        KNOWN.with(|known| {
+            known.list.set(list);
+            known.thread.set(thread);
+            known.epoch.set(epoch);
+        });
         // In the child of a `fork`, what the parent had linked is not.
         LINKED.set(0);
-        Ok(Self { known })
+        Ok(())
     }
 
     /// The id of the process.
     #[inline]
     pub(crate) fn process(self) -> u32 {
-        self.known.epoch
+        self.epoch
     }
 
     /// The head of libc's list.
     #[inline]
     pub(super) fn list(self) -> &'static RobustList {
         // SAFETY: libc keeps the head of the list in memory of the thread, for as long as it runs.
-        unsafe { &*self.known.list }
+        unsafe { &*self.list }
     }
 
     /// How many words of ours are in the list.
@@ -272,7 +277,7 @@ impl RobustThread {
     /// The kernel's number of this thread.
     #[inline]
     pub(crate) fn id(self) -> u32 {
-        self.known.thread
+        self.thread
     }
 
     /// Lets the kernel look after `word` if this thread dies before the value returned is dropped.
