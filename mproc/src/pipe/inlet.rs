@@ -122,8 +122,17 @@ impl Inlet {
     }
 
     /// Receives a value: its [`encoding`](Self::encoding).
-    #[inline]
+    // A call, where there is nothing to receive at once: its error is dropped in a place that is not on the way of a value.
+    #[inline(always)]
     pub(super) fn receive(&mut self, patience: Patience) -> Result<(), RecvError> {
+        match self.receive_at_once() {
+            true => Ok(()),
+            false => self.receive_in_time(patience),
+        }
+    }
+
+    #[cold]
+    fn receive_in_time(&mut self, patience: Patience) -> Result<(), RecvError> {
         while !self.receive_at_once() {
             if self.partial.is_some() || !self.memory.words().lane().is_empty() {
                 return self.receive_slowly(patience);
@@ -156,7 +165,6 @@ impl Inlet {
         false
     }
 
-    #[cold]
     fn receive_slowly(&mut self, patience: Patience) -> Result<(), RecvError> {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
@@ -168,13 +176,13 @@ impl Inlet {
     }
 
     /// What the value that was last received consists of: bytes and descriptors.
-    #[inline]
+    #[inline(always)]
     pub(super) fn encoding(&mut self) -> (&[u8], &mut Handles) {
         (&self.scratch, &mut self.handles)
     }
 
     /// The encoding is not needed any more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn forget_encoding(&mut self) {
         if self.scratch.capacity() > KEPT {
             self.scratch = Vec::new();
@@ -194,6 +202,7 @@ impl Inlet {
     }
 
     /// Receives bytes into a buffer and says how many.
+    #[inline]
     pub(super) fn receive_into(
         &mut self,
         buffer: &mut [u8],
@@ -211,6 +220,11 @@ impl Inlet {
             self.pass(frame);
             return Ok(length);
         }
+        self.fill_in_time(buffer, patience)
+    }
+
+    #[cold]
+    fn fill_in_time(&mut self, buffer: &mut [u8], patience: Patience) -> Result<usize, RecvError> {
         let received = self.fill(buffer, patience);
         self.settle();
         received
@@ -601,7 +615,7 @@ impl Inlet {
     }
 
     /// Takes a message that is one frame, found by [`next`](Reader::next).
-    #[inline]
+    #[inline(always)]
     fn pass(&mut self, frame: Frame) {
         let length = frame.length();
         self.reader.pass(&self.memory, frame);
@@ -616,7 +630,7 @@ impl Inlet {
         self.taken(length);
     }
 
-    #[inline]
+    #[inline(always)]
     fn taken(&mut self, length: usize) {
         // Nobody waits for what little this makes room for, so whether anybody does need not be asked: a writer that waits wants half
         // of the largest ring, and there is more than half in it. Of that, no more is taken than was found, and then it is
@@ -633,7 +647,7 @@ impl Inlet {
     }
 
     /// Wakes the writer if it waits for room and there is enough.
-    #[inline]
+    #[cold]
     fn offer_room(&self) {
         full_fence(); // "anybody waiting"
         let wants = &self.memory.words().writer.0.wants_room;
@@ -702,7 +716,7 @@ impl Inlet {
     }
 
     /// Asks not to be rung. False: the writer has seen the asking, and its ring is on its way.
-    #[inline]
+    #[inline(always)]
     fn withdraw(&self) -> bool {
         !self.asked.get() || self.withdraw_asked()
     }
@@ -747,7 +761,7 @@ impl Inlet {
         self.own_is_rung.get()
     }
 
-    #[inline]
+    #[inline(always)]
     fn settle(&self) {
         if self.own_bell.get().is_some() {
             self.put_right();

@@ -50,6 +50,7 @@ impl<T> Receiver<T> {
         }
     }
 
+    #[inline]
     fn inlet(&mut self) -> std::result::Result<&mut Inlet, RecvError> {
         self.end.get_mut().map(Box::as_mut).ok_or(RecvError::Moved)
     }

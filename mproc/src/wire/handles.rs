@@ -54,10 +54,12 @@ impl Attached {
     }
 
     /// The message has been sent: what moved is gone from here. Otherwise it comes back when this is dropped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit(self) {
-        if let Some(lists) = self.0 {
-            lists.moved.commit();
+        // Nothing is left to be dropped where there is nothing.
+        if let Some(lists) = ManuallyDrop::new(self).0.take() {
+            let moved = lists.moved;
+            moved.commit();
         }
     }
 
