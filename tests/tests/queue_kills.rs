@@ -6,6 +6,7 @@ mod steps;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use mproc::{Child, Process, Queue, Receiver, RecvError, SendError, Sender, pipe};
 use mproc_tests::{Dice, dose, eventually, state_of, watchdog};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use queue_shared::Words;
@@ -1031,5 +1033,91 @@ fn what_the_dead_were_putting_is_kept_alive_by_nobody() {
             empty(&queue);
             ends(receiver.take().unwrap());
         },
+    );
+}
+
+// --- watched by others
+
+fn is_readable(queue: &Queue<u64>) -> bool {
+    let mut look = [PollFd::new(queue.as_fd(), PollFlags::POLLIN)];
+    poll(&mut look, PollTimeout::ZERO).unwrap() == 1
+}
+
+#[mproc::entry]
+fn steps_through_a_watched_put(words: &Words, queue: &Queue<u64>) {
+    queue.put(1).unwrap();
+    queue.get().unwrap();
+    stepped(words, || queue.put(2).unwrap());
+}
+
+#[mproc::entry]
+fn steps_through_a_watched_get(words: &Words, queue: &Queue<u64>) {
+    queue.put(1).unwrap();
+    queue.get().unwrap();
+    queue.put(2).unwrap();
+    stepped(words, || queue.get().unwrap());
+}
+
+/// Somebody died in the middle of an operation: what is there has been announced, what was announced and is not there is found out by
+/// the first who looks, and the queue goes on. Says whether the item was there.
+fn is_heard_of(queue: &Queue<u64>) -> bool {
+    let announced = is_readable(queue);
+    let there = match queue.try_get() {
+        Ok(item) => {
+            assert_eq!(item, 2);
+            assert!(announced, "an item that nobody hears of");
+            true
+        }
+        Err(RecvError::Empty | RecvError::Disconnected) => false,
+        Err(error) => panic!("{error}"),
+    };
+    assert!(queue.try_get().is_err(), "one more than was put");
+    assert!(!is_readable(queue), "announced, and nothing is there");
+    queue.put(3).unwrap();
+    assert!(is_readable(queue));
+    assert_eq!(queue.try_get().unwrap(), 3);
+    assert!(queue.try_get().is_err() && !is_readable(queue));
+    there
+}
+
+#[test]
+fn what_a_dead_producer_announced_is_there_or_found_out() {
+    let _watchdog = watchdog("what_a_dead_producer_announced", 2 * LIMIT);
+    let (words, queue) = (Words::new(COUNT), Queue::new().unwrap());
+    assert!(!is_readable(&queue));
+    let (mut there, mut deaths) = (0, 0);
+    kill_at_each_step(
+        "announcing",
+        &words,
+        || steps_through_a_watched_put::process(&words, &queue),
+        |_| {
+            there += usize::from(is_heard_of(&queue));
+            deaths += 1;
+        },
+    );
+    assert!(
+        0 < there && there < deaths,
+        "{there} of {deaths} were there"
+    );
+}
+
+#[test]
+fn what_a_dead_consumer_left_is_announced() {
+    let _watchdog = watchdog("what_a_dead_consumer_left", 2 * LIMIT);
+    let (words, queue) = (Words::new(COUNT), Queue::new().unwrap());
+    assert!(!is_readable(&queue));
+    let (mut there, mut deaths) = (0, 0);
+    kill_at_each_step(
+        "silencing",
+        &words,
+        || steps_through_a_watched_get::process(&words, &queue),
+        |_| {
+            there += usize::from(is_heard_of(&queue));
+            deaths += 1;
+        },
+    );
+    assert!(
+        0 < there && there < deaths,
+        "{there} of {deaths} were there"
     );
 }
