@@ -556,3 +556,42 @@ fn sends_handles(count: usize) -> usize {
     let good = calls.imap_unordered::<pass, _>(gates).filter(Result::is_ok);
     good.count()
 }
+
+#[mproc::entry]
+fn length(text: &str) -> usize {
+    text.len()
+}
+
+/// A stopped worker is given as much as there is room for, and all of it is taken back: it has nothing to say about that, and yet is given the next call as
+/// soon as it has looked.
+#[test]
+fn who_was_full_of_what_was_taken_back_is_given_the_next_call() {
+    let _watchdog = watchdog("who_was_full_of_what_was_taken_back", LIMIT);
+    let text = "x".repeat(15_000);
+    for _ in 0..dose(10, 1_000) {
+        let pool = Pool::new(1).unwrap();
+        let worker = Pid::from_raw(pool.apply(id::bind()).unwrap() as i32);
+        kill(worker, Signal::SIGSTOP).unwrap();
+        eventually(|| state_of(worker.as_raw() as u32) == Some('T'));
+        let begin = || pool.apply_async(length::bind(&text)).unwrap();
+        let taken_back: Vec<_> = (0..4).map(|_| begin()).collect();
+        taken_back.iter().for_each(|result| result.cancel());
+        for result in taken_back {
+            assert_eq!(result.get().unwrap_err().kind(), ErrorKind::Cancelled);
+        }
+        let next = begin();
+        let waiter = nix::unistd::gettid().as_raw() as u32;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // It sleeps, if it was asleep at several looks; otherwise this shows less, and is not wrong.
+                let mut asleep = 0;
+                eventually(|| {
+                    asleep += u32::from(state_of(waiter) == Some('S'));
+                    asleep > 20
+                });
+                kill(worker, Signal::SIGCONT).unwrap();
+            });
+            assert_eq!(next.get().unwrap(), text.len());
+        });
+    }
+}

@@ -653,21 +653,42 @@ impl<L: Link> Dispatcher<L> {
 
     /// Sends the first piece of the queue to a worker. False: it takes no more, or there is none.
     fn send_to(&mut self, number: usize) -> bool {
+        match self.try_to_send_to(number) {
+            Some(sent) => sent,
+            None => self.ask_for_room(number),
+        }
+    }
+
+    /// A worker takes no more. One that has nothing to do, because what it was sent has been taken back before it looked, would say nothing when it does.
+    #[cold]
+    fn ask_for_room(&mut self, number: usize) -> bool {
+        let seat = &mut self.seats[number];
+        match &mut seat.link {
+            Some(link) if seat.sent.is_empty() => {
+                link.ask_for_room();
+                self.try_to_send_to(number).unwrap_or(false)
+            }
+            _ => false,
+        }
+    }
+
+    /// `None`: the worker takes no more now.
+    fn try_to_send_to(&mut self, number: usize) -> Option<bool> {
         let mut others = self.seats.iter().enumerate();
         let is_crowd = others.any(|(other, seat)| other != number && !seat.sent.is_empty());
         let seat = &mut self.seats[number];
         if seat.is_doomed {
-            return false;
+            return Some(false);
         }
         let Some(link) = &mut seat.link else {
-            return false;
+            return Some(false);
         };
         let Some(mut piece) = self.queue.pop_front() else {
-            return false;
+            return Some(false);
         };
         if piece.is_unique() && !seat.sent.is_empty() {
             self.queue.push_front(piece);
-            return false;
+            return Some(false);
         }
         match link.send(piece.errand(is_crowd)) {
             Ok(()) => {
@@ -687,7 +708,7 @@ impl<L: Link> Dispatcher<L> {
                     number,
                     done,
                 });
-                true
+                Some(true)
             }
             Err(trouble) => self.not_sent(number, piece, trouble),
         }
@@ -699,20 +720,20 @@ impl<L: Link> Dispatcher<L> {
         }
     }
 
-    fn not_sent(&mut self, number: usize, piece: Piece, trouble: Trouble) -> bool {
+    fn not_sent(&mut self, number: usize, piece: Piece, trouble: Trouble) -> Option<bool> {
         match trouble {
             Trouble::Refused(error) => {
                 resolve_all(&piece, 0, &error, &mut self.after);
-                true
+                Some(true)
             }
             Trouble::Full => {
                 self.queue.push_front(piece);
-                false
+                None
             }
             Trouble::Lost => {
                 self.queue.push_front(piece);
                 self.lose(number);
-                false
+                Some(false)
             }
         }
     }
@@ -1105,7 +1126,11 @@ mod tests {
         doing: usize,
         begun: u64,
         sent: u64,
+        /// How many errands that were taken back it has not looked at.
+        stale: usize,
         room: usize,
+        /// It is to say when it has looked at them.
+        is_asked: bool,
         says: VecDeque<FakeSaid>,
         ended: bool,
         killed: bool,
@@ -1143,7 +1168,7 @@ mod tests {
                 if fake.ended {
                     return Err(Trouble::Lost);
                 }
-                if fake.errands.len() >= fake.room {
+                if fake.errands.len() + fake.stale >= fake.room {
                     return Err(Trouble::Full);
                 }
                 fake.errands.push_back(count);
@@ -1153,6 +1178,10 @@ mod tests {
         }
 
         fn flush(&mut self) {}
+
+        fn ask_for_room(&mut self) {
+            self.with(|fake| fake.is_asked = true);
+        }
 
         fn receive(&mut self, hear: &mut dyn FnMut(Said<'_>)) -> Result<bool, Trouble> {
             let says = self.with(|fake| std::mem::take(&mut fake.says));
@@ -1182,6 +1211,7 @@ mod tests {
         fn recall(&mut self) -> u64 {
             self.with(|fake| {
                 let begun = fake.begun;
+                fake.stale += fake.errands.len();
                 fake.errands.clear();
                 fake.begun = fake.sent;
                 begun
@@ -1297,6 +1327,30 @@ mod tests {
         super::super::group::collect_one::<u8>(group)
             .unwrap_err()
             .kind()
+    }
+
+    #[test]
+    fn a_worker_full_of_what_was_taken_back_is_asked_to_say_when_it_has_room() {
+        let mut stage = Stage::new(1);
+        stage.with(1, |fake| fake.room = 2);
+        let group = Group::many();
+        (0..2).for_each(|first| stage.submit(&group, first, 1, Rules::default()));
+        stage.dispatcher.feed();
+        let other = one(&mut stage, Rules::default());
+        assert!(
+            !stage.with(1, |fake| fake.is_asked),
+            "it has something to say"
+        );
+        stage.dispatcher.withdraw(&group);
+        stage.dispatcher.feed();
+        assert!(stage.with(1, |fake| fake.is_asked));
+        assert_eq!(stage.waiting(1), 0);
+        // It has looked, and said so.
+        stage.with(1, |fake| fake.stale = 0);
+        stage.dispatcher.feed();
+        stage.begin(1);
+        stage.say(1, FakeSaid::Value);
+        assert!(other.is_done() && stage.dispatcher.is_idle());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | what happens         | the driver is awake                       | it sleeps                             | nobody drives                           |
 //! |----------------------|-------------------------------------------|---------------------------------------|-----------------------------------------|
 //! | a worker speaks      | hears it                                  | its line rings, if it was asked to    | heard by the next who waits, or submits |
+//! | a worker has room, and had nothing to do | feeds it before it sleeps | its line rings, if it was asked to    | fed by the next who submits, or waits   |
 //! | a worker ends        | glances, now and then, or goes to sleep   | its pidfd is readable                 | seen by the next who waits              |
 //! | a time is over       | the same                                  | sleeps no longer than that            | the same                                |
 //! | something is submitted | who submits feeds                       | who submits feeds, and kicks for more | who submits waits, or wakes the background |

@@ -200,6 +200,9 @@ pub(super) trait Link {
     fn send(&mut self, errand: Errand<'_>) -> Result<(), Trouble>;
     /// Sees to it that the worker hears of what was sent.
     fn flush(&mut self);
+    /// It was [full](Trouble::Full) of errands that have been taken back, so that nothing is to be heard of the worker: has it wake whoever sleeps on it when it
+    /// takes more. Try again AFTER this.
+    fn ask_for_room(&mut self);
     /// Hands over everything that the worker has said since. Never waits. False: nothing.
     fn receive(&mut self, hear: &mut dyn FnMut(Said<'_>)) -> Result<bool, Trouble>;
     /// How many errands have begun.

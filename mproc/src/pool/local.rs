@@ -292,6 +292,10 @@ impl Link for Local {
         self.wake();
     }
 
+    fn ask_for_room(&mut self) {
+        self.memory.tasks().await_room();
+    }
+
     fn receive(&mut self, hear: &mut dyn FnMut(Said<'_>)) -> std::result::Result<bool, Trouble> {
         let mut taken = std::mem::take(&mut self.taken);
         taken.clear();

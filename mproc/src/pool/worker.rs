@@ -252,6 +252,8 @@ impl Worker {
             return Ok(());
         }
         self.mouth.wake(true, true);
+        // What it has been sent may have been taken back: then it has said nothing, and there is room.
+        tasks.wake_writer(self.mouth.line.as_fd());
         self.mouth.memory.outcomes().writer_is_here();
         let other = if self.is_crowded {
             // There is no core to spare, and who spins keeps the parent from one.
