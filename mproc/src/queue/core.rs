@@ -20,6 +20,7 @@
 //! | taking, after that                               | nothing: the item was in its hands         | the same                                              |
 //! | asleep                                           | it is counted as enlisted until a ring finds nobody | –                                            |
 //! | woken, before it had the turn                    | an item, and perhaps everybody asleep      | the kernel wakes a sleeper, or who has the turn does  |
+//! | woken by the death of who had the other turn     | that one is free, and perhaps somebody sleeps until it is | the same                               |
 //!
 //! For this, each operation keeps the word of its turn [pending](crate::sys::Pending) from before it takes the turn until it has woken
 //! whom it has to wake, and whoever sleeps, for whatever, sleeps on the words of both turns as well. One who was woken [heals](Core::heal):
@@ -51,7 +52,7 @@ use crate::courier::{LABEL, Label, Packer};
 use crate::shm::atomic::{Ordering, word};
 use crate::shm::lane::{self, Apart, Frame, HasLane, MOST_FRAMES, Reader, Writer};
 use crate::shm::memory::Memory;
-use crate::sync::{Bell, Looked, RobustLock, Spin};
+use crate::sync::{Bell, Looked, Robust, Spin};
 use crate::sys::{self, Deadline, PAGE, RobustThread, Woken};
 use crate::wire::Handles;
 
@@ -282,11 +283,11 @@ impl Core {
     #[inline]
     fn turn(
         &self,
-        lock: &RobustLock,
+        lock: Robust<'_>,
         thread: RobustThread,
         patience: Patience,
     ) -> Result<bool, Trouble> {
-        match lock.parts().take_at_once(thread.id()) {
+        match lock.take_at_once(thread.id()) {
             true => Ok(false),
             false => self.turn_slowly(lock, thread, patience),
         }
@@ -295,7 +296,7 @@ impl Core {
     #[cold]
     fn turn_slowly(
         &self,
-        lock: &RobustLock,
+        lock: Robust<'_>,
         thread: RobustThread,
         patience: Patience,
     ) -> Result<bool, Trouble> {
@@ -304,30 +305,45 @@ impl Core {
             Patience::Until(deadline) => deadline,
         };
         let mut slept = false;
-        let other = match std::ptr::eq(lock, &self.words().producers.0) {
-            true => &self.words().consumers.0,
-            false => &self.words().producers.0,
-        };
-        let locked = lock.lock_with(thread.id(), |lock, ticket, state| {
+        let other = self.other_turn(lock);
+        let locked = lock.take_slowly(thread.id(), |ticket, state| {
             slept = true;
             // On the other side's word, too: one of that side may have been woken by the death of our turn's owner, and die.
-            let (other, other_state) = other.state();
+            let (other, other_state) = other.word_and_value();
             let words = [
-                (lock.bell().word(), ticket.generation()),
-                (word(lock.word()), state),
+                (lock.bell.word(), ticket.generation()),
+                (word(lock.state), state),
                 (word(other), other_state),
             ];
             // A holder may wake for nothing, as often as it likes.
             sys::wait_any(&words, deadline)
                 .map(|woken| woken != Woken::TimedOut && !deadline.is_over())
         })?;
-        if locked {
+        if locked.is_some() {
             Ok(slept)
         } else {
             if slept {
                 self.heal();
             }
             Err(Trouble::TimedOut)
+        }
+    }
+
+    /// That of the other side.
+    fn other_turn(&self, lock: Robust<'_>) -> Robust<'_> {
+        let words = self.words();
+        match std::ptr::eq(lock.state, words.producers().state) {
+            true => words.consumers(),
+            false => words.producers(),
+        }
+    }
+
+    /// After a turn: wakes one who waits for that of the other side, if it is free. It was another's to do, who was woken by the death of its owner, and died
+    /// during ours.
+    #[inline(always)]
+    fn pass_on_turn(&self, other: Robust<'_>) {
+        if other.bell.is_awaited() && !other.is_locked() {
+            other.bell.ring();
         }
     }
 
@@ -343,8 +359,8 @@ impl Core {
         self.used_by(thread);
         let words = self.words();
         let state = &words.state.0;
-        let lock = &words.producers.0;
-        let pending = thread.pending(word(lock.word()));
+        let lock = words.producers();
+        let pending = thread.pending(word(lock.state));
         let slept = self.turn(lock, thread, patience)?;
         // SAFETY: we have the producers' turn until `unlock`.
         let side = unsafe { &mut *self.put_side.0.get() };
@@ -352,7 +368,7 @@ impl Core {
             return self.put_in_turns(slept, thread, payload, handles, patience);
         }
         state.items.stir();
-        lock.unlock();
+        lock.free();
         self.has_put();
         drop(pending);
         Ok(())
@@ -388,6 +404,7 @@ impl Core {
         if state.room.is_awaited() && (self.has_room() || self.is_closed()) {
             state.room.ring();
         }
+        self.pass_on_turn(self.words().consumers());
     }
 
     /// Goes on with [`put`](Self::put) in the producers' turn, its word pending.
@@ -402,11 +419,11 @@ impl Core {
     ) -> Result<(), NotPut> {
         let words = self.words();
         let state = &words.state.0;
-        let lock = &words.producers.0;
+        let lock = words.producers();
         loop {
             if self.is_closed() {
-                lock.unlock();
-                self.owed();
+                lock.free();
+                self.owed(words.consumers());
                 self.pass_on(slept);
                 return Err(NotPut::Closed);
             }
@@ -415,16 +432,16 @@ impl Core {
                 let side = unsafe { &mut *self.put_side.0.get() };
                 let put = self.put_in_turn(side, ITEM, payload, handles);
                 state.items.stir();
-                lock.unlock();
+                lock.free();
                 if put.is_err() {
-                    self.owed();
+                    self.owed(words.consumers());
                 }
                 self.has_put();
                 self.pass_on(slept);
                 return put.map_err(NotPut::from);
             }
-            lock.unlock();
-            self.owed();
+            lock.free();
+            self.owed(words.consumers());
             self.pass_on(slept);
             let deadline = patience.deadline()?;
             let ready = || self.has_room() || self.is_closed();
@@ -445,8 +462,8 @@ impl Core {
     pub(crate) fn put_back(&self, payload: &[u8], time: u8) -> io::Result<()> {
         let thread = RobustThread::current()?;
         let state = &self.words().state.0;
-        let lock = &self.words().producers.0;
-        let _pending = thread.pending(word(lock.word()));
+        let lock = self.words().producers();
+        let _pending = thread.pending(word(lock.state));
         match self.turn(lock, thread, Patience::of(LONG)) {
             Ok(_) => {}
             Err(Trouble::Io(error)) => return Err(error),
@@ -456,7 +473,7 @@ impl Core {
         let side = unsafe { &mut *self.put_side.0.get() };
         let put = self.put_in_turn(side, ITEM + time, payload, &[]);
         state.items.stir();
-        lock.unlock();
+        lock.free();
         state.items.ring();
         self.pass_on(true);
         put
@@ -519,8 +536,8 @@ impl Core {
     ) -> Result<(), NotTaken> {
         let thread = RobustThread::current()?;
         self.used_by(thread);
-        let lock = &self.words().consumers.0;
-        let pending = thread.pending(word(lock.word()));
+        let lock = self.words().consumers();
+        let pending = thread.pending(word(lock.state));
         // Without asking first whether there is anything: the turn tells that without touching the producers' cache line.
         let slept = self.turn(lock, thread, patience)?;
         // SAFETY: we have the consumers' turn until `unlock`.
@@ -537,7 +554,7 @@ impl Core {
         }
         let large = side.reader.is_large(GROWTH);
         self.words().state.0.room.stir();
-        lock.unlock();
+        lock.free();
         self.taken(thread, false, large);
         drop(pending);
         taken.map_err(NotTaken::from)
@@ -558,7 +575,7 @@ impl Core {
     ) -> Result<(), NotTaken> {
         let words = self.words();
         let state = &words.state.0;
-        let lock = &words.consumers.0;
+        let lock = words.consumers();
         let mut pause = FIRST_PAUSE;
         loop {
             // SAFETY: we have the consumers' turn until `unlock`.
@@ -566,13 +583,13 @@ impl Core {
             let taken = self.take_in_turn(side, bytes, handles, &mut before);
             let large = side.reader.is_large(GROWTH);
             state.room.stir();
-            lock.unlock();
+            lock.free();
             match taken {
                 Ok(true) => {
                     self.taken(thread, slept, large);
                     return Ok(());
                 }
-                Ok(false) => self.owed(),
+                Ok(false) => self.owed(words.producers()),
                 Err(error) => {
                     self.taken(thread, slept, large);
                     return Err(error.into());
@@ -694,6 +711,7 @@ impl Core {
         if state.items.is_awaited() && !self.is_empty() {
             state.items.ring();
         }
+        self.pass_on_turn(self.words().producers());
         self.pass_on(slept);
         if state.rung.load(Ordering::SeqCst) != SILENT && self.is_empty() {
             self.quieten(thread);
@@ -706,7 +724,8 @@ impl Core {
     /// After a turn in which there was nothing to do: one who died meanwhile, and owed somebody a wake-up, was not looked after by the
     /// kernel, because the turn was ours.
     #[inline]
-    fn owed(&self) {
+    fn owed(&self, other: Robust<'_>) {
+        self.pass_on_turn(other);
         let state = &self.words().state.0;
         if state.items.is_awaited() && (!self.is_empty() || self.is_closed()) {
             state.items.ring();
@@ -728,8 +747,8 @@ impl Core {
     fn quieten_slowly(&self, thread: RobustThread) {
         let words = self.words();
         let state = &words.state.0;
-        let lock = &words.producers.0;
-        let _pending = thread.pending(word(lock.word()));
+        let lock = words.producers();
+        let _pending = thread.pending(word(lock.state));
         // In the producers' turn, because then nobody puts: an item cannot come between the look and the silence.
         if self.turn(lock, thread, Patience::None).is_err() {
             // It stays readable, and the next one to find nothing tries again. Who waits for an edge gets one.
@@ -741,7 +760,7 @@ impl Core {
             sys::silence(self.doorbell.as_fd());
             state.rung.store(SILENT, Ordering::SeqCst);
         }
-        lock.unlock();
+        lock.free();
         self.pass_on(true);
     }
 
@@ -749,27 +768,27 @@ impl Core {
     #[cold]
     fn clear_up(&self, thread: RobustThread) {
         let words = self.words();
-        let lock = &words.producers.0;
-        let _pending = thread.pending(word(lock.word()));
-        if !lock.try_lock(thread.id()) {
+        let lock = words.producers();
+        let _pending = thread.pending(word(lock.state));
+        if lock.try_take(thread.id()).is_none() {
             return; // Somebody puts, so it will be found empty again.
         }
         // In this order: one who has taken the last item, and is throwing its packet away, has the turn, and whoever takes the turn from
         // now on finds no item.
-        if self.is_empty() && !words.consumers.0.is_locked() {
+        if self.is_empty() && !words.consumers().is_locked() {
             // OK to ignore: it is tried again the next time.
             let _ = self.office.clear_up(&words.courier.0);
         }
-        lock.unlock();
+        lock.free();
         self.pass_on(true);
     }
 
     /// Gives the memory of a queue that has been long and is empty back.
     #[cold]
     fn shrink(&self, thread: RobustThread) {
-        let lock = &self.words().producers.0;
-        let _pending = thread.pending(word(lock.word()));
-        if !lock.try_lock(thread.id()) {
+        let lock = self.words().producers();
+        let _pending = thread.pending(word(lock.state));
+        if lock.try_take(thread.id()).is_none() {
             return; // Somebody puts, so it is not empty, or will be found so again.
         }
         if self.is_empty() {
@@ -778,7 +797,7 @@ impl Core {
             // OK to ignore: the memory is used again, or goes with the queue.
             let _ = side.writer.shrink(&self.memory, GROWTH);
         }
-        lock.unlock();
+        lock.free();
         self.pass_on(true);
     }
 
@@ -804,8 +823,8 @@ impl Core {
     fn sleep(&self, bell: &Bell, ready: impl Fn() -> bool, deadline: Deadline) -> io::Result<bool> {
         let words = self.words();
         let ticket = bell.enlist();
-        let (producers, puts) = words.producers.0.state();
-        let (consumers, takes) = words.consumers.0.state();
+        let (producers, puts) = words.producers().word_and_value();
+        let (consumers, takes) = words.consumers().word_and_value();
         // Enlisted BEFORE looking, or something could come in between and nobody would ring: "anything there".
         let woken = if ready() {
             Ok(Woken::Perhaps)
@@ -833,9 +852,9 @@ impl Core {
     #[cold]
     fn heal(&self) {
         let words = self.words();
-        for lock in [&words.producers.0, &words.consumers.0] {
+        for lock in [words.producers(), words.consumers()] {
             if !lock.is_locked() {
-                lock.bell().ring();
+                lock.bell.ring();
             }
         }
         let state = &words.state.0;
@@ -855,15 +874,15 @@ impl Core {
         act: impl FnOnce() -> T,
     ) -> io::Result<T> {
         let thread = RobustThread::current()?;
-        let lock = &self.words().consumers.0;
-        let _pending = thread.pending(word(lock.word()));
+        let lock = self.words().consumers();
+        let _pending = thread.pending(word(lock.state));
         match self.turn(lock, thread, Patience::Until(deadline)) {
             Ok(_) => {}
             Err(Trouble::Io(error)) => return Err(error),
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
         let result = act();
-        lock.unlock();
+        lock.free();
         self.pass_on(true);
         Ok(result)
     }
@@ -887,8 +906,8 @@ impl Core {
     pub(crate) fn close(&self) -> io::Result<()> {
         let thread = RobustThread::current()?;
         let words = self.words();
-        let lock = &words.producers.0;
-        let _pending = thread.pending(word(lock.word()));
+        let lock = words.producers();
+        let _pending = thread.pending(word(lock.state));
         // In the turn, so that whoever sees the closing sees all items. One who has been stopped in its turn does not stop this.
         let turn = match self.turn(lock, thread, Patience::of(LONG)) {
             Err(Trouble::Io(error)) => return Err(error),
@@ -900,7 +919,7 @@ impl Core {
         if turn {
             state.items.stir();
             state.room.stir();
-            lock.unlock();
+            lock.free();
         }
         state.items.ring_all();
         state.room.ring_all();
@@ -914,8 +933,8 @@ impl Core {
         let state = &words.state.0;
         if state.watched.load(Ordering::SeqCst) == 0 {
             let thread = RobustThread::current()?;
-            let lock = &words.producers.0;
-            let _pending = thread.pending(word(lock.word()));
+            let lock = words.producers();
+            let _pending = thread.pending(word(lock.state));
             match self.turn(lock, thread, Patience::of(LONG)) {
                 Ok(_) => {}
                 Err(Trouble::Io(error)) => return Err(error),
@@ -925,7 +944,7 @@ impl Core {
             if !self.is_empty() || self.is_closed() {
                 self.announce(true);
             }
-            lock.unlock();
+            lock.free();
             self.pass_on(true);
         }
         Ok(&self.doorbell)

@@ -3,7 +3,7 @@
 use crate::shm::atomic::{AtomicU32, AtomicU64};
 use crate::shm::lane::{Apart, Growth, HasLane, LaneWords};
 use crate::shm::memory::PageOfWords;
-use crate::sync::{Bell, RobustLock};
+use crate::sync::{Bell, Robust};
 
 /// A lane, a turn at each of its sides, and who sleeps.
 #[repr(C)]
@@ -11,11 +11,31 @@ use crate::sync::{Bell, RobustLock};
 #[cfg_attr(mproc_model, derive(Default))]
 pub(crate) struct QueueWords {
     lane: LaneWords,
-    pub(crate) producers: Apart<RobustLock>,
-    pub(crate) consumers: Apart<RobustLock>,
+    producers: Apart<AtomicU32>,
+    consumers: Apart<AtomicU32>,
     pub(crate) state: Apart<State>,
     pub(crate) courier: Apart<CourierWords>,
     pub(crate) tasks: Apart<TaskWords>,
+}
+
+impl QueueWords {
+    /// The producers' turn.
+    #[inline]
+    pub(crate) fn producers(&self) -> Robust<'_> {
+        Robust {
+            state: &self.producers.0,
+            bell: &self.state.0.producers,
+        }
+    }
+
+    /// The consumers' turn.
+    #[inline]
+    pub(crate) fn consumers(&self) -> Robust<'_> {
+        Robust {
+            state: &self.consumers.0,
+            bell: &self.state.0.consumers,
+        }
+    }
 }
 
 /// What is looked at in each operation and changed rarely.
@@ -26,6 +46,9 @@ pub(crate) struct State {
     pub(crate) items: Bell,
     /// Producers that sleep until there is room, or the end.
     pub(crate) room: Bell,
+    /// Those who sleep until they have a turn. Here, and not beside the turns, because both sides look at all bells after each turn.
+    producers: Bell,
+    consumers: Bell,
     /// How many items at most; 0: any number.
     pub(crate) capacity: AtomicU32,
     /// Not 0: nothing more will be put. Changed by whoever has the producers' turn.

@@ -5,7 +5,7 @@
 //! fast as it is written stays small and in the cache, one that is not holds as much as there is memory, and what was read
 //! returns to the system.
 //!
-//! Several processes may share either side if they take turns under a [robust lock](crate::sync::RobustLock), as queues do.
+//! Several processes may share either side if they take turns under a [robust lock](crate::sync::Robust), as queues do.
 //! Everything that a side has to know stands in the shared page, so that whoever has the turn next needs nothing from
 //! whoever had it before, who may be dead.
 //!

@@ -450,7 +450,12 @@ mod tests {
             stopped.send(RobustThread::current().unwrap().id()).unwrap();
             told.recv().unwrap_err();
         });
-        assert!(core.words().turn.try_lock(number.recv().unwrap()));
+        assert!(
+            core.words()
+                .turn
+                .parts()
+                .take_at_once(number.recv().unwrap())
+        );
         let soon = Deadline::after(Duration::from_millis(10));
         assert!(matches!(core.wait(waiting, soon), Err(NotPassed::TimedOut)));
         core.words().turn.unlock();

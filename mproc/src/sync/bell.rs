@@ -29,7 +29,7 @@
 //! # If the woken dies
 //!
 //! A wake-up that was taken by a thread which then died is not this type's business: a sleeper also sleeps on the robust locks
-//! of those whose death it has to hear of, and the kernel wakes one (see [`RobustLock`](super::RobustLock)).
+//! of those whose death it has to hear of, and the kernel wakes one (see [`Robust`](super::Robust)).
 
 use crate::shm::atomic::{AtomicU64, Ordering};
 

@@ -15,5 +15,5 @@ pub(crate) mod semaphore;
 mod spin;
 
 pub(crate) use bell::Bell;
-pub(crate) use robust::RobustLock;
+pub(crate) use robust::Robust;
 pub(crate) use spin::{Looked, Spin, core};

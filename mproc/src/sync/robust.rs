@@ -137,6 +137,18 @@ impl Robust<'_> {
     }
 }
 
+impl<'l> Robust<'l> {
+    /// Whether somebody owns it.
+    pub(crate) fn is_locked(self) -> bool {
+        self.state.load(Ordering::SeqCst) & OWNER != 0
+    }
+
+    /// The word, and its value now.
+    pub(crate) fn word_and_value(self) -> (&'l AtomicU32, u32) {
+        (self.state, self.state.load(Ordering::SeqCst))
+    }
+}
+
 impl RobustLock {
     #[inline]
     pub(crate) fn parts(&self) -> Robust<'_> {
@@ -146,36 +158,20 @@ impl RobustLock {
         }
     }
 
-    /// Takes the lock for the thread `me` if it is free.
-    #[inline]
-    pub(crate) fn try_lock(&self, me: u32) -> bool {
-        self.parts().try_take(me).is_some()
-    }
-
-    /// As [`take_slowly`](Robust::take_slowly).
+    /// Takes the lock for the thread `me`, as [`take_slowly`](Robust::take_slowly) does if it is not free.
     #[inline]
     pub(crate) fn lock_with<E>(
         &self,
         me: u32,
         mut sleep: impl FnMut(&Self, Ticket, u32) -> Result<bool, E>,
     ) -> Result<bool, E> {
-        if self.try_lock(me) {
+        if self.parts().try_take(me).is_some() {
             return Ok(true);
         }
         let taken = self
             .parts()
             .take_slowly(me, |ticket, state| sleep(self, ticket, state))?;
         Ok(taken.is_some())
-    }
-
-    /// Whether somebody owns it.
-    pub(crate) fn is_locked(&self) -> bool {
-        self.state.load(Ordering::SeqCst) & OWNER != 0
-    }
-
-    /// The word, and its value now.
-    pub(crate) fn state(&self) -> (&AtomicU32, u32) {
-        (&self.state, self.state.load(Ordering::SeqCst))
     }
 
     pub(crate) fn word(&self) -> &AtomicU32 {
