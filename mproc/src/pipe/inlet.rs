@@ -667,24 +667,31 @@ impl Inlet {
 
     /// Whether a receive would not wait: there is a message, or the end.
     pub(super) fn poll(&mut self, patience: Patience) -> Result<bool, RecvError> {
+        let polled = self.pump_until_whole(patience);
+        self.settle();
+        match polled {
+            Err(RecvError::Disconnected) => Ok(true),
+            // Parts came, and no end of them in time.
+            Err(RecvError::Empty | RecvError::Timeout) => Ok(false),
+            polled => polled,
+        }
+    }
+
+    fn pump_until_whole(&mut self, patience: Patience) -> Result<bool, RecvError> {
         let mut frames = 0;
-        let result = loop {
+        loop {
             if self.partial.as_ref().is_some_and(Partial::is_complete) {
-                break Ok(true);
+                return Ok(true);
             }
-            match self.frame(patience) {
-                Ok(None) => break Ok(false),
-                Err(RecvError::Disconnected) => break Ok(true),
-                Err(error) => break Err(error),
-                Ok(Some(frame)) if matches!(frame.kind(), kind::VALUE | kind::BYTES) => {
-                    break Ok(true);
+            match self.frame(patience)? {
+                None => return Ok(false),
+                Some(frame) if matches!(frame.kind(), kind::VALUE | kind::BYTES) => {
+                    return Ok(true);
                 }
-                Ok(Some(frame)) => self.pump(frame)?,
+                Some(frame) => self.pump(frame)?,
             }
             self.go_on(&mut frames, patience)?;
-        };
-        self.settle();
-        result
+        }
     }
 
     /// From here on the descriptor that this gives, one for both bells, is kept readable while there is something.

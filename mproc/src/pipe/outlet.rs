@@ -322,6 +322,25 @@ mod tests {
     use crate::channel_error::RecvError;
     use crate::sys::Deadline;
 
+    /// A poll that takes something away and gives an error leaves a watched end readable if there is more.
+    #[test]
+    fn an_error_of_a_poll_hides_nothing() {
+        let (mut outlet, mut inlet) = ends().unwrap();
+        let watch = inlet.watch().unwrap();
+        let mouth = &mut outlet.mouth;
+        for kind in [kind::PART, kind::BYTES] {
+            let room = mouth.room(1, GROWTH, Patience::None).unwrap();
+            let parts: [&[u8]; 1] = [&[1]];
+            mouth.writer.commit(&mouth.memory, room, kind, 0, &parts);
+            mouth.ring();
+        }
+        let polled = inlet.poll(Patience::None);
+        assert!(matches!(polled, Err(RecvError::Broken(_))), "{polled:?}");
+        let now = Deadline::after(Duration::ZERO);
+        assert_eq!(sys::wait_many(&[watch.as_fd()], now).unwrap(), [0]);
+        assert!(inlet.poll(Patience::None).unwrap());
+    }
+
     /// What is announced is there, whenever a writer is stopped or killed on its way from a frame to its ring.
     #[test]
     fn a_writer_that_stops_before_it_rings() {
