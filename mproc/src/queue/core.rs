@@ -190,7 +190,11 @@ impl Core {
     pub(crate) fn descriptors(&self) -> io::Result<[Arc<OwnedFd>; 4]> {
         let file = sys::reopen(self.memory.file().as_fd())?;
         sys::lock_byte(file.as_fd(), HOLDERS, false)?;
-        self.words().state.0.shared.store(1, Ordering::SeqCst);
+        let state = &self.words().state.0;
+        if state.shared.swap(1, Ordering::SeqCst) == 0 {
+            // Who sleeps here may be the last holder from now on, and has to look now and then.
+            state.items.ring_all();
+        }
         Ok([
             Arc::new(file),
             Arc::clone(&self.office.counter),
@@ -524,14 +528,14 @@ impl Core {
     }
 
     /// Takes the next item: its bytes into `bytes`, which is empty, and its descriptors into `handles`. `before` runs in the turn, just before the item is gone from the
-    /// queue; after an error it stays.
+    /// queue; after an error it stays. `own`: as many as this process has of this at least, while the caller's is the only handle.
     #[inline]
     pub(crate) fn take(
-        &self,
+        self: &Arc<Self>,
         bytes: &mut Vec<u8>,
         handles: &mut Handles,
         patience: Patience,
-        alone: bool,
+        own: usize,
         mut before: impl FnMut(&Taking<'_>) -> io::Result<()>,
     ) -> Result<(), NotTaken> {
         let thread = RobustThread::current()?;
@@ -545,7 +549,7 @@ impl Core {
         // As most are taken: without descriptors, from where the last one was.
         let frame = match side.reader.peek_at_once(&self.memory) {
             Some(frame) if frame.handles() == 0 && !slept => frame,
-            _ => return self.take_in_turns(slept, thread, bytes, handles, patience, alone, before),
+            _ => return self.take_in_turns(slept, thread, bytes, handles, patience, own, before),
         };
         side.reader.copy(&frame, bytes);
         let taken = before(&Taking::of(&frame, Some(bytes)));
@@ -564,13 +568,13 @@ impl Core {
     #[cold]
     #[expect(clippy::too_many_arguments, reason = "they are those of `take`")]
     fn take_in_turns(
-        &self,
+        self: &Arc<Self>,
         mut slept: bool,
         thread: RobustThread,
         bytes: &mut Vec<u8>,
         handles: &mut Handles,
         patience: Patience,
-        alone: bool,
+        own: usize,
         mut before: impl FnMut(&Taking<'_>) -> io::Result<()>,
     ) -> Result<(), NotTaken> {
         let words = self.words();
@@ -617,9 +621,11 @@ impl Core {
                 let Err(looked) = self.look(ready) else {
                     continue;
                 };
-                let perhaps_last = alone && self.is_perhaps_last();
+                let perhaps_last = self.is_perhaps_last();
                 let until = if perhaps_last {
-                    if !self.others_hold()? && self.is_empty() {
+                    // Asked each time: other handles of this process come and go, too, and do not ring.
+                    let is_last = self.is_alone(own) && !self.others_hold()?;
+                    if is_last && self.is_empty() {
                         return Err(Trouble::Disconnected.into());
                     }
                     pause = (2 * pause).min(LONGEST_PAUSE);
@@ -628,6 +634,7 @@ impl Core {
                     deadline
                 };
                 slept = true;
+                let ready = || ready() || self.is_perhaps_last() != perhaps_last;
                 let in_time = self.sleep(&state.items, ready, until)?;
                 self.learn(looked);
                 if !in_time && deadline.is_over() {
@@ -885,6 +892,11 @@ impl Core {
         lock.free();
         self.pass_on(true);
         Ok(result)
+    }
+
+    /// Whether this process has no other handle, having `own` of this at least.
+    pub(crate) fn is_alone(self: &Arc<Self>, own: usize) -> bool {
+        Arc::strong_count(self) <= own
     }
 
     /// Whether there may be no other holder: others had it, and in this process one thread has used it.

@@ -126,6 +126,9 @@ struct Tasks {
     finished: Arc<OwnedFd>,
 }
 
+/// As many as there are of the core for one handle: its queue's, and that of its tasks.
+const OWN: usize = 2;
+
 const DONE: u64 = MOST_FRAMES as u64;
 const ABANDONED_AT: u32 = 30;
 
@@ -454,19 +457,18 @@ impl Tasks {
         })?
     }
 
-    /// `alone`: there is no other handle in this process.
-    fn join(&self, alone: bool, deadline: Deadline) -> Result<bool, JoinError> {
+    fn join(&self, deadline: Deadline) -> Result<bool, JoinError> {
         let words = self.words();
         self.core.used_here();
         words.joiners.fetch_add(1, Ordering::SeqCst);
-        let joined = self.join_enlisted(alone, deadline);
+        let joined = self.join_enlisted(deadline);
         words.joiners.fetch_sub(1, Ordering::SeqCst);
         // We may have silenced what others had yet to hear.
         self.wake_joiners();
         joined
     }
 
-    fn join_enlisted(&self, alone: bool, deadline: Deadline) -> Result<bool, JoinError> {
+    fn join_enlisted(&self, deadline: Deadline) -> Result<bool, JoinError> {
         let mut pause = FIRST_PAUSE;
         loop {
             // BEFORE anything is looked at: whoever rings after this is heard.
@@ -486,8 +488,12 @@ impl Tasks {
                     count => Err(JoinError::Abandoned { count }),
                 };
             }
-            let perhaps_last = alone && self.core.is_perhaps_last();
-            if perhaps_last && !self.core.others_hold().map_err(JoinError::Io)? {
+            let perhaps_last = self.core.is_perhaps_last();
+            // Asked each time: other handles of this process come and go, too.
+            if perhaps_last
+                && self.core.is_alone(OWN)
+                && !self.core.others_hold().map_err(JoinError::Io)?
+            {
                 // What there was may have been done before the last one left.
                 match self.unfinished(self.settled()) {
                     0 => continue,
@@ -836,13 +842,13 @@ impl<T> JoinableQueue<T> {
     /// - [`JoinError::Disconnected`]: nobody is left who could do the rest.
     pub fn join(&self) -> Result<(), JoinError> {
         self.tasks
-            .join(self.is_alone(), Deadline::NEVER)
+            .join(Deadline::NEVER)
             .map(|_| ())
     }
 
     /// Whether this is the only handle here.
     fn is_alone(&self) -> bool {
-        self.queue.is_alone(2) && Arc::strong_count(&self.tasks) == 1
+        self.queue.core.is_alone(OWN)
     }
 
     /// Waits, `timeout` at most; false if there are unfinished items then.
@@ -851,7 +857,7 @@ impl<T> JoinableQueue<T> {
     ///
     /// As [`join`](Self::join).
     pub fn join_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
-        self.tasks.join(self.is_alone(), Deadline::after(timeout))
+        self.tasks.join(Deadline::after(timeout))
     }
 
     /// Forgets that items were abandoned, and gives their number: `join` is no error any more on their account.
@@ -914,7 +920,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
             Ok(())
         };
         if !tasks.puts_back() {
-            return self.queue.get_with(self.is_alone(), patience, before);
+            return self.queue.get_with(OWN, patience, before);
         }
         let mut pause = FIRST_PAUSE;
         loop {
@@ -923,7 +929,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
                 Patience::Until(deadline) => Patience::Until(deadline.within(pause)),
             };
             pause = (2 * pause).min(LONGEST_PAUSE);
-            let error = match self.queue.get_with(self.is_alone(), slice, before) {
+            let error = match self.queue.get_with(OWN, slice, before) {
                 Err(
                     error @ (RecvError::Empty
                     | RecvError::Timeout
@@ -1173,11 +1179,17 @@ struct Travelling<T> {
 
 impl<T> Serialize for JoinableQueue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Travelling {
+        let was_sent = self.queue.core.was_sent();
+        let serialized = Travelling {
             queue: self.queue.clone(),
             finished: Fd::shared(Arc::clone(&self.tasks.finished)),
         }
-        .serialize(serializer)
+        .serialize(serializer);
+        if !was_sent {
+            // Who joins here may be the last holder from now on, and has to look now and then.
+            self.tasks.wake_joiners();
+        }
+        serialized
     }
 }
 

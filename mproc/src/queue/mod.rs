@@ -134,11 +134,6 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Whether this is the only handle here; a handle holds the queue `count` times.
-    fn is_alone(&self, count: usize) -> bool {
-        Arc::strong_count(&self.core) <= count
-    }
-
     /// How many items there are. With others at work, that was true a moment ago.
     #[doc(alias = "qsize")]
     pub fn len(&self) -> usize {
@@ -282,12 +277,12 @@ impl<T: DeserializeOwned> Queue<T> {
 
     #[inline]
     fn get_within(&self, patience: Patience) -> Result<T, RecvError> {
-        self.get_with(self.is_alone(1), patience, just_take)
+        self.get_with(1, patience, just_take)
     }
 
     fn get_with(
         &self,
-        alone: bool,
+        own: usize,
         patience: Patience,
         before: impl FnMut(&Taking<'_>) -> io::Result<()>,
     ) -> Result<T, RecvError> {
@@ -295,7 +290,7 @@ impl<T: DeserializeOwned> Queue<T> {
         let mut handles = Handles::new();
         let taken = self
             .core
-            .take(&mut bytes, &mut handles, patience, alone, before);
+            .take(&mut bytes, &mut handles, patience, own, before);
         match taken {
             Ok(()) => decode_parts(&bytes, &mut handles).map_err(RecvError::from),
             Err(NotTaken::Closed) => Err(RecvError::Closed),

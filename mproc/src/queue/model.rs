@@ -87,7 +87,7 @@ fn part(index: usize, core: &Arc<Core>, seen: &Seen, does: Does, steps: Option<u
             for _ in 0..items {
                 let mut bytes = Vec::new();
                 let mut handles = crate::wire::Handles::new();
-                match core.take(&mut bytes, &mut handles, Patience::FOREVER, false, |_| {
+                match core.take(&mut bytes, &mut handles, Patience::FOREVER, 0, |_| {
                     Ok(())
                 }) {
                     Ok(_) => {
