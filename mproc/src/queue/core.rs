@@ -766,6 +766,10 @@ impl Core {
             state.rung.store(CHANGING, Ordering::SeqCst);
             sys::silence(self.doorbell.as_fd());
             state.rung.store(SILENT, Ordering::SeqCst);
+            // By one who did not wait for our turn: see `close`.
+            if self.is_closed() {
+                self.announce(true);
+            }
         }
         lock.free();
         self.pass_on(true);
@@ -932,6 +936,9 @@ impl Core {
             state.items.stir();
             state.room.stir();
             lock.free();
+        } else {
+            // Whose turn it is may have been stopped about to silence what has just been rung. Either we see that it has, or it sees the closing.
+            self.announce(state.watched.load(Ordering::SeqCst) != 0);
         }
         state.items.ring_all();
         state.room.ring_all();
