@@ -841,9 +841,7 @@ impl<T> JoinableQueue<T> {
     /// - [`JoinError::Abandoned`]: items went down with the process that had got them. Told at once, while others may be unfinished.
     /// - [`JoinError::Disconnected`]: nobody is left who could do the rest.
     pub fn join(&self) -> Result<(), JoinError> {
-        self.tasks
-            .join(Deadline::NEVER)
-            .map(|_| ())
+        self.tasks.join(Deadline::NEVER).map(|_| ())
     }
 
     /// Whether this is the only handle here.
@@ -962,22 +960,17 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     }
 
     fn get_job_within(&self, patience: Patience) -> Result<Job<T>, RecvError> {
-        let taken = Cell::new(None);
-        let item = self.get_within(patience, true, &taken);
-        match (item, taken.get()) {
-            (Ok(item), Some(taken)) => Ok(Job {
-                item: Some(item),
-                taken,
-                queue: self.clone(),
-            }),
-            (Ok(_), None) => unreachable!("what was got was taken"),
-            (Err(error), taken) => {
-                if let Some(taken) = taken {
-                    self.tasks.done(Some(taken.number));
-                }
-                Err(error)
-            }
-        }
+        let undone = Undone {
+            tasks: &self.tasks,
+            taken: Cell::new(None),
+        };
+        let item = self.get_within(patience, true, &undone.taken)?;
+        let taken = undone.taken.take().expect("what was got was taken");
+        Ok(Job {
+            item: Some(item),
+            taken,
+            queue: self.clone(),
+        })
     }
 
     /// See [`Queue::get`]. The item is to be reported with [`task_done`](Self::task_done), also one that could not be decoded.
@@ -1103,6 +1096,20 @@ struct Taken {
     times: u8,
 }
 
+/// An item, if one was taken, that is done when this is dropped: also by a panic, in decoding it or in dropping it.
+struct Undone<'a> {
+    tasks: &'a Tasks,
+    taken: Cell<Option<Taken>>,
+}
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken.get() {
+            self.tasks.done(Some(taken.number));
+        }
+    }
+}
+
 impl<T> Job<T> {
     /// How often a process died that had got this item: 0, unless the queue [puts back](JoinableQueue::put_back).
     pub fn deaths(&self) -> u32 {
@@ -1131,9 +1138,12 @@ impl<T> DerefMut for Job<T> {
 
 impl<T> Drop for Job<T> {
     fn drop(&mut self) {
+        let _undone = Undone {
+            tasks: &self.queue.tasks,
+            taken: Cell::new(Some(self.taken)),
+        };
         // What dropping the item does belongs to the work.
         drop(self.item.take());
-        self.queue.tasks.done(Some(self.taken.number));
     }
 }
 
@@ -1268,6 +1278,76 @@ mod tests {
                 assert!(queue.try_get().is_err());
             }
         }
+    }
+
+    /// What does not decode without a panic.
+    #[derive(Serialize)]
+    struct Rotten;
+
+    impl<'de> Deserialize<'de> for Rotten {
+        fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            std::panic::resume_unwind(Box::new("rotten"))
+        }
+    }
+
+    /// What does not go without a panic.
+    #[derive(Serialize, Deserialize)]
+    struct Sticky(bool);
+
+    impl Drop for Sticky {
+        fn drop(&mut self) {
+            if self.0 {
+                std::panic::resume_unwind(Box::new("sticky"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_is_done_by_a_panic_over_its_item() {
+        let queue = JoinableQueue::new().expect("a queue");
+        queue.put(Rotten).expect("there is room");
+        let get = || drop(queue.get_job());
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(get)).is_err());
+        queue.join().expect("all is done");
+
+        let queue = JoinableQueue::new().expect("a queue");
+        queue.put(Sticky(false)).expect("there is room");
+        let mut job = queue.get_job().expect("an item");
+        job.0 = true;
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(job))).is_err());
+        queue.join().expect("all is done");
+    }
+
+    /// The last holder is told, also if it was not when it fell asleep.
+    #[test]
+    fn other_handles_may_go_while_it_waits() {
+        for sent_before in [true, false] {
+            let queue = JoinableQueue::new().expect("a queue");
+            let early = sent_before.then(|| elsewhere(&queue));
+            let clone = queue.clone();
+            let go = move || {
+                std::thread::sleep(Duration::from_millis(50));
+                drop(early);
+                drop(elsewhere(&clone));
+            };
+            let going = std::thread::spawn(go);
+            let got = queue.get();
+            assert!(matches!(got, Err(RecvError::Disconnected)), "{got:?}");
+            going.join().expect("it does not panic");
+        }
+        let queue = JoinableQueue::new().expect("a queue");
+        queue.put(1).expect("there is room");
+        let clone = queue.clone();
+        let going = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(elsewhere(&clone));
+        });
+        let joined = queue.join();
+        assert!(
+            matches!(joined, Err(JoinError::Disconnected { count: 1 })),
+            "{joined:?}"
+        );
+        going.join().expect("it does not panic");
     }
 
     /// One who dies while it puts back leaves an item to come twice, and none to be missed.

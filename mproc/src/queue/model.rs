@@ -87,9 +87,7 @@ fn part(index: usize, core: &Arc<Core>, seen: &Seen, does: Does, steps: Option<u
             for _ in 0..items {
                 let mut bytes = Vec::new();
                 let mut handles = crate::wire::Handles::new();
-                match core.take(&mut bytes, &mut handles, Patience::FOREVER, 0, |_| {
-                    Ok(())
-                }) {
+                match core.take(&mut bytes, &mut handles, Patience::FOREVER, 0, |_| Ok(())) {
                     Ok(_) => {
                         assert!(bytes.len() == 8, "a torn item");
                         assert!(bytes.iter().all(|byte| *byte == bytes[0]));
