@@ -148,7 +148,7 @@ impl<T> fmt::Debug for Receiver<T> {
 /// Made by [`into_async`](crate::Connection::into_async). It belongs to the runtime that it was made in. Dropping it closes both
 /// directions.
 ///
-/// Sending is not awaited: it is done at once, unless the megabyte that a pipe holds is full.
+/// Sending is not awaited: it is done at once, unless the pipe is full.
 ///
 /// # Examples
 ///
