@@ -15,9 +15,9 @@ pub(crate) fn full_fence() {
     // stack, as usual: what is popped next lies there, and would have to wait until all stores in front of the fence have their lines, which
     // nothing else has to (short messages: 15 ns against 28). Linux does the same (arch/x86/include/asm/barrier.h).
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the word is in the red zone, 128 bytes below the top of the stack that are ours, and keeps its value.
+    // SAFETY: the word lies below the top of the stack, as what is pushed does, which without `nostack` this may be; and it keeps its value.
     unsafe {
-        std::arch::asm!("lock or dword ptr [rsp - 64], 0", options(nostack));
+        std::arch::asm!("lock or dword ptr [rsp - 64], 0");
     }
     #[cfg(not(target_arch = "x86_64"))]
     std::sync::atomic::fence(Ordering::SeqCst);
