@@ -202,8 +202,8 @@ pub use pool::{
     wait_any,
 };
 pub use process::{
-    AnyChild, Child, CurrentProcess, ExitStatus, ParentProcess, Process, Stdio, active_children,
-    cpu_count, current_process, parent_process,
+    AnyChild, Child, CurrentProcess, ExitStatus, ParentProcess, Process, StartMethod, Stdio,
+    active_children, cpu_count, current_process, parent_process,
 };
 
 pub use queue::{Iter as QueueIter, Job, Jobs, JoinError, JoinableQueue, Queue, TaskIter};

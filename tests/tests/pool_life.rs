@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use mproc::{ErrorKind, Pool, Queue, as_completed, wait_any};
+use mproc::{ErrorKind, Pool, Queue, StartMethod, as_completed, wait_any};
 use mproc_tests::{dose, eventually, runs, watchdog};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -100,6 +100,7 @@ fn workers_have_names_variables_and_niceness() {
     let builder = Pool::builder()
         .processes(1)
         .env("FLAVOUR", "sweet")
+        .start_method(StartMethod::Spawn)
         .niceness(5);
     // SAFETY: takes two numbers.
     let ours = unsafe { nix::libc::getpriority(nix::libc::PRIO_PROCESS, 0) };

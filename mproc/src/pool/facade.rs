@@ -19,7 +19,7 @@ use super::unharmed;
 use super::worker::{Limits, Orders};
 use crate::entry::{Call, Entry, Unary};
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::{AnyChild, Process, cpu_count};
+use crate::process::{AnyChild, Process, StartMethod, cpu_count};
 use crate::sys::Deadline;
 
 /// Worker processes that take calls, one after the other, for as long as the pool lives.
@@ -65,8 +65,6 @@ pub struct Pool {
 
 /// A pool before its start; made by [`Pool::builder`].
 ///
-/// Workers are started as every process is, by executing the program again; no other start method exists yet.
-///
 /// # Examples
 ///
 /// ```
@@ -90,6 +88,7 @@ pub struct PoolBuilder {
     variables: Vec<Variable>,
     retries: u32,
     trace: Option<PathBuf>,
+    start_method: StartMethod,
 }
 
 /// A variable of the workers' environment.
@@ -231,6 +230,12 @@ impl PoolBuilder {
         self
     }
 
+    /// How workers are started.
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.start_method = method;
+        self
+    }
+
     /// How much nicer to others than this process its workers are: from 0 to 19, or below 0 for who may.
     #[doc(alias = "nice")]
     pub fn niceness(mut self, niceness: i32) -> Self {
@@ -350,6 +355,7 @@ impl PoolBuilder {
             let variables = variables.collect::<Result<Vec<_>>>()?;
             let worker = Local::start(format!("{name}-{started}"), orders, |process| {
                 let set = |process: Process<()>, (key, value)| process.env(key, value);
+                let process = process.start_method(self.start_method);
                 variables.into_iter().fold(process, set)
             })?;
             if let Some(trace) = &tracer {

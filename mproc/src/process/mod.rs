@@ -7,12 +7,14 @@ pub(crate) mod panics;
 mod reaper;
 pub(crate) mod record;
 mod spawn;
+mod start_method;
 mod status;
 mod stdio;
 mod unstarted;
 
 pub use child::{AnyChild, Child};
 pub use identity::{CurrentProcess, ParentProcess, current_process, parent_process};
+pub use start_method::StartMethod;
 pub use status::ExitStatus;
 pub use stdio::Stdio;
 pub use unstarted::Process;

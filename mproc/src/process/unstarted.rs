@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::child::Child;
+use super::start_method::StartMethod;
 use super::stdio::{Kind, Stdio};
 use super::{identity, spawn};
 use crate::entry::Call;
@@ -35,6 +36,7 @@ pub struct Process<R> {
     pub(super) name: String,
     pub(super) daemon: bool,
     pub(super) detached: bool,
+    start_method: StartMethod,
     pub(super) environment: Environment,
     pub(super) current_dir: Option<PathBuf>,
     pub(super) stdio: [Kind; 3],
@@ -57,6 +59,7 @@ impl<R> Process<R> {
             name,
             daemon: identity::current_process().daemon(),
             detached: false,
+            start_method: StartMethod::default(),
             environment: Environment::default(),
             current_dir: None,
             stdio: [Kind::Null, Kind::Inherit, Kind::Inherit],
@@ -88,6 +91,13 @@ impl<R> Process<R> {
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.detached = true;
+        self
+    }
+
+    /// How the process is started.
+    #[must_use]
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.start_method = method;
         self
     }
 
@@ -179,7 +189,10 @@ impl<R: 'static> Process<R> {
     /// - [`TooDeep`](crate::ErrorKind::TooDeep), [`Exiting`](crate::ErrorKind::Exiting),
     ///   [`DuplicateEntry`](crate::ErrorKind::DuplicateEntry).
     pub fn start(self) -> Result<Child<R>> {
-        match spawn::start(&self) {
+        let started = match self.start_method {
+            StartMethod::Spawn => spawn::start(&self),
+        };
+        match started {
             Ok(child) => Ok(Child::new(child)),
             Err(error) => Err(error.handing_back(self)),
         }
