@@ -33,8 +33,9 @@ use outlet::Outlet;
 /// The ends are *unique* handles: they move. One that is sent to another process, in an argument, a result or a message, is gone here, so
 /// the end of the stream is seen without closing anything by hand.
 ///
-/// A pipe holds about two megabytes; a sender waits while it is full. Longer messages go through in parts, of any length. The sending
-/// end costs four descriptors, the receiving end three, and the pipe 20 KiB of memory until it is used for more.
+/// A pipe holds two megabytes, and up to four until its reader has come to the larger part of it. A sender that finds it full waits until one is free, or twice what it
+/// sends. Longer messages go through in parts, of any length. The sending end costs four descriptors, the receiving end three, and the pipe 20 KiB of memory until
+/// it is used for more.
 ///
 /// # Errors
 ///
