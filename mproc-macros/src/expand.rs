@@ -216,6 +216,20 @@ impl<'a> FunctionEntry<'a> {
                 };
                 quote_spanned!(*span=> #to.put(#label, #carrier, #value);)
             });
+        let short = self
+            .parameters
+            .iter()
+            .zip(&given)
+            .map(|(parameter, given)| {
+                let carrier = self.carrier(parameter);
+                let value = match &parameter.passing {
+                    Passing::Value => quote_spanned!(*span=> #given),
+                    Passing::Lent(borrowed) => {
+                        quote_spanned!(*span=> #mproc::__private::lend::<#borrowed>(#given))
+                    }
+                };
+                quote_spanned!(*span=> #to.put(#carrier, #value))
+            });
         quote_spanned! {*span=>
             impl #mproc::Entry for #name {
                 type Args = (#(#arrive,)*);
@@ -225,6 +239,11 @@ impl<'a> FunctionEntry<'a> {
                 #[inline]
                 fn put((#(#given,)*): Self::Args, #to: &mut #mproc::__private::Arguments) {
                     #(#puts)*
+                }
+                #[allow(unused_variables)]
+                #[inline(always)]
+                fn put_short((#(#given,)*): &Self::Args, #to: &mut #mproc::__private::Short<'_>) -> bool {
+                    true #(&& #short)*
                 }
             }
         }
@@ -392,6 +411,10 @@ impl<'a> RunEntry<'a> {
                 fn put((worker,): Self::Args, to: &mut #mproc::__private::Arguments) {
                     to.put("self", #carrier, &worker);
                 }
+                #[inline(always)]
+                fn put_short((worker,): &Self::Args, to: &mut #mproc::__private::Short<'_>) -> bool {
+                    to.put(#carrier, worker)
+                }
             }
         }
     }
@@ -477,7 +500,7 @@ fn registered(
             };
             #[inline]
             fn call(
-                #from: &mut #mproc::__private::Incoming,
+                #from: &mut impl #mproc::__private::Takes,
             ) -> ::core::result::Result<#value, #mproc::__private::Undecodable> {
                 #call
             }

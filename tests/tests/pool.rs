@@ -435,3 +435,111 @@ fn several_threads_share_a_pool() {
         }
     });
 }
+
+/// Arguments and values of two lengths each.
+#[mproc::entry]
+fn half(x: Option<u64>) -> Option<u32> {
+    let x = x?;
+    x.is_multiple_of(3).then_some((x / 2) as u32)
+}
+
+#[mproc::entry]
+fn sum(a: u8, b: i64, c: [f64; 2]) -> (f64, bool) {
+    (f64::from(a) + b as f64 + c[0] + c[1], b > 0)
+}
+
+#[mproc::entry]
+fn nothing() {}
+
+#[mproc::entry]
+fn wide(x: u64) -> [u64; 5] {
+    [x; 5]
+}
+
+#[test]
+fn short_arguments_and_values_of_all_lengths_come_out_as_they_went_in() {
+    let _watchdog = watchdog("short_arguments_and_values", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    for count in [0, 1, 2, 3, 7, 2047, 2048, 2049, 30_000] {
+        for every in [1, 2, 1000, u64::MAX] {
+            // Alike from the first on, in turns, or up to somewhere.
+            let item = |x: u64| (!(x + 1).is_multiple_of(every)).then_some(x);
+            let halves = pool.map::<half>((0..count).map(item)).unwrap();
+            let expected = (0..count).map(|x| half(item(x)));
+            assert!(halves.into_iter().eq(expected), "{count} {every}");
+        }
+        for chunk in [1, 5, 3000] {
+            let calls = pool.calls().chunk_size(chunk);
+            let items = (0..count).map(|x| (x as u8, x as i64 - 9, [0.5, x as f64]));
+            let sums = calls.starmap::<sum>(items.clone()).unwrap();
+            assert!(sums.into_iter().eq(items.map(|(a, b, c)| sum(a, b, c))));
+            let calls = pool.calls().chunk_size(chunk);
+            let done = calls.starmap::<nothing>((0..count).map(|_| ())).unwrap();
+            assert_eq!(done.len() as u64, count);
+        }
+        let wides = pool.map::<wide>(0..count).unwrap();
+        assert!(wides.into_iter().eq((0..count).map(|x| [x; 5])));
+    }
+}
+
+/// Holds nothing, and has a descriptor travel all the same.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Borrower(u64);
+
+impl serde::Serialize for Borrower {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        static OWNED: std::sync::OnceLock<std::sync::Mutex<mproc::Fd>> = std::sync::OnceLock::new();
+        let null = || mproc::Fd::from(std::fs::File::open("/dev/null").unwrap()).into();
+        let fd = OWNED.get_or_init(null).lock().unwrap();
+        serde::Serialize::serialize(&(self.0, &*fd), serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Borrower {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (number, _) = <(u64, mproc::Fd)>::deserialize(deserializer)?;
+        Ok(Self(number))
+    }
+}
+
+#[mproc::entry]
+fn lends(borrower: Borrower) -> Borrower {
+    Borrower(borrower.0 + 1)
+}
+
+#[mproc::entry]
+fn borrows(number: u64) -> Borrower {
+    Borrower(number)
+}
+
+#[test]
+fn what_holds_nothing_may_have_descriptors_travel() {
+    let _watchdog = watchdog("what_holds_nothing", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let results = pool.map::<lends>((0..50).map(Borrower)).unwrap();
+    assert!(results.into_iter().eq((1..51).map(Borrower)));
+    let results = pool.map::<borrows>(0..50).unwrap();
+    assert!(results.into_iter().eq((0..50).map(Borrower)));
+}
+
+#[mproc::entry]
+fn stumbles(x: u64) -> u64 {
+    assert!(!x.is_multiple_of(700), "at {x}");
+    x + 1
+}
+
+#[test]
+fn a_panic_among_many_short_calls_is_that_of_its_call() {
+    let _watchdog = watchdog("a_panic_among_many_short_calls", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let results = pool.calls().chunk_size(500).imap::<stumbles, _>(1..20_001);
+    for (x, result) in (1..20_001).zip(results) {
+        match result {
+            Ok(value) => assert_eq!(value, x + 1),
+            Err(error) => {
+                assert!(x.is_multiple_of(700), "{error}");
+                assert_eq!(error.panic().unwrap().message(), format!("at {x}"));
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use crate::wire::{Message, Outgoing, WireError};
 /// type that the user has to change.
 pub struct Carrier<G: ?Sized, T> {
     pub(crate) encode: fn(&G, &mut Outgoing) -> Result<(), CodecError>,
+    pub(crate) encode_short: fn(&G, &mut Short<'_>) -> Result<(), CodecError>,
     pub(crate) decode: fn(&mut &[u8]) -> Result<T, CodecError>,
 }
 
@@ -39,6 +41,7 @@ impl<G: ?Sized, T> fmt::Debug for Carrier<G, T> {
 pub fn wire<T: Serialize + for<'de> Deserialize<'de>>() -> Wire<T> {
     Carrier {
         encode,
+        encode_short,
         decode: codec::decode,
     }
 }
@@ -50,6 +53,66 @@ fn encode<G: Serialize + ?Sized>(value: &G, to: &mut Outgoing) -> Result<(), Cod
     to.put(value)
 }
 
+#[inline(always)]
+fn encode_short<G: Serialize + ?Sized>(value: &G, to: &mut Short<'_>) -> Result<(), CodecError> {
+    codec::encode(value, to)
+}
+
+/// A place for the arguments of many short calls, one behind the other. How far it has been filled stays in registers, where each call would otherwise wait for the
+/// one before to be stored.
+pub struct Short<'b> {
+    left: &'b mut [u8],
+}
+
+impl fmt::Debug for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Short({} bytes left)", self.left.len())
+    }
+}
+
+impl<'b> Short<'b> {
+    #[inline(always)]
+    pub(crate) fn over(bytes: &'b mut [u8]) -> Self {
+        Self { left: bytes }
+    }
+
+    /// Whether there is no more room.
+    #[inline(always)]
+    pub(crate) fn is_full(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// The next argument. False: there is no room, or it cannot be encoded.
+    #[inline(always)]
+    pub fn put<G: ?Sized, T>(&mut self, carrier: Carrier<G, T>, value: &G) -> bool {
+        (carrier.encode_short)(value, self).is_ok()
+    }
+}
+
+impl Write for Short<'_> {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    #[inline(always)]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match std::mem::take(&mut self.left).split_at_mut_checked(bytes.len()) {
+            Some((to, left)) => {
+                to.copy_from_slice(bytes);
+                self.left = left;
+                Ok(())
+            }
+            None => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A parameter of type `&U`.
 #[inline]
 pub fn lent<U: Lend + Serialize + ?Sized>(_: impl MayBeLent<U>) -> Carrier<U, U::Owned>
@@ -58,6 +121,7 @@ where
 {
     Carrier {
         encode,
+        encode_short,
         decode: codec::decode,
     }
 }
@@ -116,6 +180,56 @@ impl Arguments {
             encoded: Outgoing::gathering(),
             failed: None,
         }
+    }
+
+    /// Gathers the arguments of calls that are short and have no handles, each as many bytes as the first one, `length` if that is known: until there is no next one, or `most` of
+    /// them, or as many `bytes` altogether. Gives how many, the length, and what came next and is not such a call.
+    #[inline]
+    pub(crate) fn gather_alike<E: Entry>(
+        &mut self,
+        calls: &mut impl Iterator<Item = E::Args>,
+        length: Option<usize>,
+        most: usize,
+        bytes: usize,
+    ) -> Alike<E::Args> {
+        let gathered = self.encoded.gathered();
+        let before = gathered.len();
+        if before >= bytes {
+            return Alike {
+                count: 0,
+                length,
+                other: None,
+                is_over: false,
+            };
+        }
+        gathered.resize(bytes, 0);
+        let mut alike = Alike {
+            count: 0,
+            length,
+            other: None,
+            is_over: false,
+        };
+        let mut left = &mut gathered[before..];
+        while alike.count < most && !left.is_empty() {
+            let Some(call) = calls.next() else {
+                alike.is_over = true;
+                break;
+            };
+            let room = left.len();
+            let mut short = Short { left: &mut *left };
+            let is_short = E::put_short(&call, &mut short);
+            let used = room - short.left.len();
+            if !is_short || alike.length.is_some_and(|length| length != used) {
+                alike.other = Some(call);
+                break;
+            }
+            alike.length = Some(used);
+            alike.count += 1;
+            left = &mut left[used..];
+        }
+        let end = bytes - left.len();
+        gathered.truncate(end);
+        alike
     }
 
     /// Forgets what was gathered behind the first `bytes`.
@@ -177,6 +291,14 @@ impl Arguments {
     }
 }
 
+/// What was [gathered](Arguments::gather_alike).
+pub(crate) struct Alike<A> {
+    pub(crate) count: usize,
+    pub(crate) length: Option<usize>,
+    pub(crate) other: Option<A>,
+    pub(crate) is_over: bool,
+}
+
 /// The arguments of one call, being decoded.
 pub struct Incoming(Source);
 
@@ -207,6 +329,15 @@ impl Incoming {
         }
     }
 
+    /// All plain bytes, if they are.
+    #[inline]
+    pub(crate) fn plain_bytes(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Source::Plain(bytes, _) => Some(bytes),
+            Source::Message(_) => None,
+        }
+    }
+
     /// Four of the plain bytes, as a number.
     #[inline]
     pub(crate) fn word_at(&self, at: usize) -> u32 {
@@ -225,22 +356,6 @@ impl Incoming {
         }
     }
 
-    /// The next argument.
-    #[inline(always)]
-    pub fn take<G: ?Sized, T>(
-        &mut self,
-        parameter: &'static str,
-        carrier: Carrier<G, T>,
-    ) -> Result<T, Undecodable> {
-        if let Source::Plain(bytes, at) = &mut self.0 {
-            let mut rest = bytes.get(at.clone()).unwrap_or_default();
-            let taken = (carrier.decode)(&mut rest);
-            at.start = at.end - rest.len();
-            return taken.map_err(|cause| Undecodable::at(parameter, cause));
-        }
-        self.take_of_message(parameter, carrier)
-    }
-
     #[inline(never)]
     fn take_of_message<G: ?Sized, T>(
         &mut self,
@@ -257,27 +372,89 @@ impl Incoming {
         taken.map_err(|cause| Undecodable::at(parameter, cause))
     }
 
+    #[inline(never)]
+    fn finish_slowly(&mut self) -> Result<(), Undecodable> {
+        let finished = match &mut self.0 {
+            Source::Message(reading) => reading.take().expect("the macros finish once").finish(),
+            Source::Plain(_, at) => return Err(left_over(at.len())),
+        };
+        finished.map_err(Undecodable::whole)
+    }
+}
+
+/// Where the arguments of a call come from.
+pub trait Takes {
+    /// The next argument.
+    fn take<G: ?Sized, T>(
+        &mut self,
+        parameter: &'static str,
+        carrier: Carrier<G, T>,
+    ) -> Result<T, Undecodable>;
+
     /// All arguments have been taken. Lets go of the message BEFORE the function runs, or the handles in it would stay open
     /// here for as long as it runs, and nobody would see the end of a pipe that the function closed.
+    fn finish(&mut self) -> Result<(), Undecodable>;
+}
+
+impl Takes for Incoming {
+    #[inline(always)]
+    fn take<G: ?Sized, T>(
+        &mut self,
+        parameter: &'static str,
+        carrier: Carrier<G, T>,
+    ) -> Result<T, Undecodable> {
+        if let Source::Plain(bytes, at) = &mut self.0 {
+            let mut rest = bytes.get(at.clone()).unwrap_or_default();
+            let taken = (carrier.decode)(&mut rest);
+            at.start = at.end - rest.len();
+            return taken.map_err(|cause| Undecodable::at(parameter, cause));
+        }
+        self.take_of_message(parameter, carrier)
+    }
+
     #[inline]
-    pub fn finish(&mut self) -> Result<(), Undecodable> {
+    fn finish(&mut self) -> Result<(), Undecodable> {
         match &self.0 {
             Source::Plain(_, at) if at.start == at.end => Ok(()),
             _ => self.finish_slowly(),
         }
     }
+}
 
-    #[inline(never)]
-    fn finish_slowly(&mut self) -> Result<(), Undecodable> {
-        let finished = match &mut self.0 {
-            Source::Message(reading) => reading.take().expect("the macros finish once").finish(),
-            Source::Plain(_, at) => Err(WireError::Unexpected(format!(
-                "{} bytes are left over",
-                at.len()
-            ))),
-        };
-        finished.map_err(Undecodable::whole)
+/// Arguments that are plain bytes.
+pub(crate) struct Plain<'b>(&'b [u8]);
+
+impl<'b> Plain<'b> {
+    #[inline(always)]
+    pub(crate) fn new(bytes: &'b [u8]) -> Self {
+        Self(bytes)
     }
+}
+
+impl Takes for Plain<'_> {
+    #[inline(always)]
+    fn take<G: ?Sized, T>(
+        &mut self,
+        parameter: &'static str,
+        carrier: Carrier<G, T>,
+    ) -> Result<T, Undecodable> {
+        (carrier.decode)(&mut self.0).map_err(|cause| Undecodable::at(parameter, cause))
+    }
+
+    #[inline(always)]
+    fn finish(&mut self) -> Result<(), Undecodable> {
+        match self.0.len() {
+            0 => Ok(()),
+            left => Err(left_over(left)),
+        }
+    }
+}
+
+#[cold]
+fn left_over(bytes: usize) -> Undecodable {
+    Undecodable::whole(WireError::Unexpected(format!(
+        "{bytes} bytes are left over"
+    )))
 }
 
 impl fmt::Debug for Incoming {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::arguments::Incoming;
 use crate::shm::stretch::Stretch;
-use crate::wire::Outgoing;
+use crate::wire::{Outgoing, handles};
 
 /// Calls whose arguments lie one behind the other, and where their values go.
 ///
@@ -25,6 +25,25 @@ pub(crate) struct Batch<'m> {
     pub(crate) places: Option<Stretch<'m>>,
 }
 
+/// Calls of a [`Batch`] that are alike, being served. What happens goes back to the batch when this is dropped, also when a call panics.
+pub(super) struct Alike<'b, 'm> {
+    /// The arguments of all of them.
+    arguments: &'b [u8],
+    length: usize,
+    served: usize,
+    most: usize,
+    places: Stretch<'m>,
+    batch: Counts<'b>,
+    back: &'b mut Option<Stretch<'m>>,
+}
+
+/// Where a batch counts.
+struct Counts<'b> {
+    at: &'b mut usize,
+    left: &'b mut usize,
+    now: &'b mut usize,
+}
+
 /// How long the arguments of each call are.
 enum Lengths {
     Same(usize),
@@ -32,7 +51,7 @@ enum Lengths {
     At(usize),
 }
 
-impl Batch<'_> {
+impl<'m> Batch<'m> {
     /// Of `count` calls, whose arguments are in `range` of the bytes, behind their lengths if `same` is `None`. `None`: they are not.
     pub(crate) fn new(
         bytes: Vec<u8>,
@@ -90,6 +109,34 @@ impl Batch<'_> {
         true
     }
 
+    /// The next calls, if they are alike.
+    #[inline]
+    pub(super) fn alike(&mut self) -> Option<Alike<'_, 'm>> {
+        let Lengths::Same(length) = self.lengths else {
+            return None;
+        };
+        let each = self.places.as_ref()?.each() as usize;
+        if !(1..=Alike::LONGEST).contains(&each) || self.now == 0 || !handles::is_outside() {
+            return None;
+        }
+        let arguments = self.arguments.plain_bytes()?;
+        let arguments = arguments.get(self.at..self.at + self.now * length)?;
+        let places = self.places.take()?;
+        Some(Alike {
+            arguments,
+            length,
+            served: 0,
+            most: self.now,
+            places,
+            batch: Counts {
+                at: &mut self.at,
+                left: &mut self.left,
+                now: &mut self.now,
+            },
+            back: &mut self.places,
+        })
+    }
+
     /// The call's value is complete. False: somebody else has to look at what happened.
     #[inline]
     pub(super) fn place(&mut self) -> bool {
@@ -114,5 +161,49 @@ impl Batch<'_> {
     /// What it was made of.
     pub(crate) fn into_parts(self) -> (Vec<u8>, Outgoing) {
         (self.arguments.into_bytes(), self.value)
+    }
+}
+
+impl<'b> Alike<'b, '_> {
+    /// As long as a value can be.
+    pub(super) const LONGEST: usize = 32;
+
+    /// How long a value has to be.
+    #[inline(always)]
+    pub(super) fn each(&self) -> usize {
+        self.places.each() as usize
+    }
+
+    /// The arguments of the next call.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Option<&'b [u8]> {
+        if self.served == self.most {
+            return None;
+        }
+        let from = self.served * self.length;
+        self.served += 1;
+        Some(&self.arguments[from..from + self.length])
+    }
+
+    /// The call's value. False: there is no room.
+    #[inline(always)]
+    pub(super) fn put(&mut self, value: &[u8]) -> bool {
+        self.places.put(value)
+    }
+
+    /// Whether somebody has to look before the next call.
+    #[inline(always)]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.places.is_awaited()
+    }
+}
+
+impl Drop for Alike<'_, '_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.batch.at += self.served * self.length;
+        *self.batch.left -= self.served;
+        *self.batch.now -= self.served;
+        *self.back = Some(self.places.copied());
     }
 }

@@ -31,6 +31,9 @@ pub trait Entry: registry::Registered<Value = <Self as Entry>::Output> {
     /// Encodes all arguments, for who has them as a tuple.
     #[doc(hidden)]
     fn put(arguments: Self::Args, to: &mut arguments::Arguments);
+    /// Encodes all arguments if they are short. False: they are not, or cannot be encoded so.
+    #[doc(hidden)]
+    fn put_short(arguments: &Self::Args, to: &mut arguments::Short<'_>) -> bool;
 }
 
 /// An entry with one parameter: what `map` and `imap` call for each item.
@@ -103,7 +106,9 @@ pub trait Run: registry::RegisteredRun<Value = <Self as Run>::Output> + Sized {
 #[doc(hidden)]
 #[expect(unreachable_pub, reason = "`__private` exports all of it")]
 pub mod macros {
-    pub use super::arguments::{Arguments, Carrier, Incoming, Undecodable, Wire, lend, lent, wire};
+    pub use super::arguments::{
+        Arguments, Carrier, Incoming, Short, Takes, Undecodable, Wire, lend, lent, wire,
+    };
     pub use super::lend::{
         ByReference, ByValueOnly, Lend, Lending, LendingOfAny, MayBeLent, UniqueHandle,
     };

@@ -14,8 +14,8 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
-use super::arguments::{Arguments, Incoming, Undecodable, Wire};
-use super::batch::Batch;
+use super::arguments::{Arguments, Incoming, Plain, Short, Takes, Undecodable, Wire};
+use super::batch::{Alike, Batch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::codec::CodecError;
 use crate::wire::{Message, Outgoing, WireError};
@@ -36,7 +36,7 @@ pub trait Registered: 'static {
     /// Where the attribute stands.
     const POSITION: Position;
     /// Decodes the arguments and calls the function.
-    fn call(from: &mut Incoming) -> Result<Self::Value, Undecodable>;
+    fn call(from: &mut impl Takes) -> Result<Self::Value, Undecodable>;
     /// How the result travels.
     fn value() -> Wire<Self::Value>;
     /// 1 if the value is an `Err`, else 0.
@@ -138,6 +138,19 @@ fn serve<E: Registered>(mut incoming: Incoming) -> Result<Served, Undecodable> {
 }
 
 fn work<E: Registered>(batch: &mut Batch<'_>) -> Result<(), Unworked> {
+    // Encoded twice, perhaps, so nothing that holds anything.
+    if !std::mem::needs_drop::<E::Value>() {
+        match work_alike::<E>(batch)? {
+            Went::On => {}
+            Went::Over => return Ok(()),
+            Went::With(value) => {
+                (E::value().encode)(&value, &mut batch.value).map_err(Unworked::Value)?;
+                if !batch.place() {
+                    return Ok(());
+                }
+            }
+        }
+    }
     while batch.next() {
         let value = E::call(&mut batch.arguments).map_err(Unworked::Arguments)?;
         (E::value().encode)(&value, &mut batch.value).map_err(Unworked::Value)?;
@@ -148,6 +161,38 @@ fn work<E: Registered>(batch: &mut Batch<'_>) -> Result<(), Unworked> {
         }
     }
     Ok(())
+}
+
+/// How calls that are alike went.
+enum Went<V> {
+    /// They are not.
+    On,
+    /// Nothing is left to do, or somebody has to look.
+    Over,
+    /// There is a value that is not.
+    With(V),
+}
+
+/// What most calls of a large map are: with short arguments and values, all as long, and places for these. What has to be known of them stays in registers.
+#[inline(always)]
+fn work_alike<E: Registered>(batch: &mut Batch<'_>) -> Result<Went<E::Value>, Unworked> {
+    let Some(mut alike) = batch.alike() else {
+        return Ok(Went::On);
+    };
+    let mut room = [0; Alike::LONGEST];
+    let room = &mut room[..alike.each()];
+    while let Some(arguments) = alike.next() {
+        let mut from = Plain::new(arguments);
+        let value = E::call(&mut from).map_err(Unworked::Arguments)?;
+        let mut short = Short::over(room);
+        if !(short.put(E::value(), &value) && short.is_full() && alike.put(room)) {
+            return Ok(Went::With(value));
+        }
+        if alike.is_awaited() {
+            break;
+        }
+    }
+    Ok(Went::Over)
 }
 
 fn invoke<E: Registered>(mut incoming: Incoming) -> Result<Box<dyn Any>, Undecodable> {

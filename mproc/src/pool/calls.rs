@@ -17,6 +17,7 @@ use crate::entry::call::Load as CallLoad;
 use crate::entry::registry;
 use crate::entry::{Call, Entry, Unary};
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::handles;
 
 /// A pool's calls with options of their own; made by [`Pool::calls`](crate::Pool::calls).
 ///
@@ -550,9 +551,31 @@ impl<E: Entry> Cutter<E> {
     #[inline]
     pub(super) fn fill(&mut self, items: &mut impl Iterator<Item = E::Args>) -> Result<bool> {
         self.arguments.rewind(self.bytes);
+        let mut first = None;
+        // Encoded twice, perhaps, so nothing that holds anything; and without a scope for handles, so not inside one of somebody else.
+        let is_simple = !std::mem::needs_drop::<E::Args>() && handles::is_outside();
+        if is_simple && self.lengths.is_empty() {
+            let length = (self.count > 0).then_some(self.length as usize);
+            let most = self.chunk - self.count;
+            let alike = self
+                .arguments
+                .gather_alike::<E>(items, length, most, LONGEST);
+            let count = self.count + alike.count;
+            let length = alike.length.unwrap_or_default();
+            let bytes = self.bytes + alike.count * length;
+            self.holds(count, bytes, length as u32);
+            if count == self.chunk || bytes >= LONGEST {
+                self.cut();
+                return Ok(true);
+            }
+            if alike.is_over {
+                return Ok(false);
+            }
+            first = alike.other;
+        }
         // Not in memory, where each item would wait for the one before to be stored.
         let (mut count, mut bytes, mut length) = (self.count, self.bytes, self.length);
-        for item in items {
+        while let Some(item) = first.take().or_else(|| items.next()) {
             E::put(item, &mut self.arguments);
             let now = match self.arguments.gathered(bytes) {
                 Ok(now) => now,

@@ -75,6 +75,18 @@ impl<'m> Stretch<'m> {
         true
     }
 
+    /// How long each value is, or [`EACH`].
+    #[inline]
+    pub(crate) fn each(&self) -> u32 {
+        self.each
+    }
+
+    /// The same, for who takes it out of something that is dropped and puts no more there.
+    #[inline(always)]
+    pub(crate) fn copied(&self) -> Self {
+        Self { ..*self }
+    }
+
     /// Whether the reader wants to be woken by what has been put.
     #[inline]
     pub(crate) fn is_awaited(&self) -> bool {

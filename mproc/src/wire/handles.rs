@@ -149,6 +149,11 @@ pub(crate) fn is_attaching() -> bool {
     ENCODING.get() != Innermost::None && ATTACHED.try_with(|_| ()).is_ok()
 }
 
+/// Whether no message is being encoded on this thread, so that whatever would attach itself says that it cannot.
+pub(crate) fn is_outside() -> bool {
+    ENCODING.get() == Innermost::None
+}
+
 /// Has the message being encoded on this thread decide about something that moves with it. Outside a message, it stays.
 pub(super) fn move_along(parked: Arc<dyn Parked>) {
     let _ = with_attached(|lists| lists.moved.push(parked));
