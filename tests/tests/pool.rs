@@ -543,3 +543,33 @@ fn a_panic_among_many_short_calls_is_that_of_its_call() {
         }
     }
 }
+
+/// Does not encode without a panic if it is odd.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize)]
+struct Even(u64);
+
+impl serde::Serialize for Even {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(self.0.is_multiple_of(2), "odd");
+        serializer.serialize_newtype_struct("Even", &self.0)
+    }
+}
+
+#[mproc::entry]
+fn number_of(even: Even) -> u64 {
+    even.0
+}
+
+#[test]
+fn an_item_before_one_that_panics_at_the_end_is_itself() {
+    let _watchdog = watchdog("an_item_before_one_that_panics", LIMIT);
+    let pool = Pool::new(1).unwrap();
+    for chunk in [2, 4] {
+        let items = [Even(2), Even(3)].into_iter();
+        let mut results = pool.calls().chunk_size(chunk).imap::<number_of, _>(items);
+        let next = std::panic::AssertUnwindSafe(|| results.next());
+        assert!(std::panic::catch_unwind(next).is_err());
+        assert_eq!(results.next().unwrap().unwrap(), 2);
+        assert!(results.next().is_none());
+    }
+}

@@ -595,3 +595,31 @@ fn who_was_full_of_what_was_taken_back_is_given_the_next_call() {
         });
     }
 }
+
+/// As above, and the next call brings a handle: the worker is none the worse for it.
+#[test]
+fn who_was_full_of_what_was_taken_back_is_given_a_handle() {
+    let _watchdog = watchdog("who_was_full_is_given_a_handle", LIMIT);
+    let text = "x".repeat(15_900);
+    for _ in 0..dose(5, 200) {
+        let pool = Pool::new(1).unwrap();
+        let worker = pool.apply(id::bind()).unwrap();
+        let (pid, gate) = (Pid::from_raw(worker as i32), Gate::new());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        eventually(|| state_of(worker) == Some('T'));
+        let long = (0..4).map(|_| pool.apply_async(length::bind(&text)).unwrap());
+        long.collect::<Vec<_>>()
+            .iter()
+            .for_each(|result| result.cancel());
+        let short = (0..100).map(|_| pool.apply_async(length::bind("")).unwrap());
+        short
+            .collect::<Vec<_>>()
+            .iter()
+            .for_each(|result| result.cancel());
+        let passed = pool.apply_async(pass::bind(&gate)).unwrap();
+        kill(pid, Signal::SIGCONT).unwrap();
+        assert_eq!(gate.reached(), worker, "the same as before");
+        gate.open();
+        passed.get().unwrap();
+    }
+}

@@ -76,7 +76,7 @@ impl<'b> Short<'b> {
         Self { left: bytes }
     }
 
-    /// Whether there is no more room.
+    /// Whether there is no more room; also after a write that failed, which the encoder counts, if the value's own code does not tell.
     #[inline(always)]
     pub(crate) fn is_full(&self) -> bool {
         self.left.is_empty()
@@ -182,13 +182,13 @@ impl Arguments {
         }
     }
 
-    /// Gathers the arguments of calls that are short and have no handles, each as many bytes as the first one, `length` if that is known: until there is no next one, or `most` of
-    /// them, or as many `bytes` altogether. Gives how many, the length, and what came next and is not such a call.
+    /// Gathers the arguments of calls that have no handles, of `length` bytes each, until there is no next one, or `most` of them, or as many `bytes` altogether, for which
+    /// room is made. Gives how many, and what came next and is not such a call.
     #[inline]
     pub(crate) fn gather_alike<E: Entry>(
         &mut self,
         calls: &mut impl Iterator<Item = E::Args>,
-        length: Option<usize>,
+        length: usize,
         most: usize,
         bytes: usize,
     ) -> Alike<E::Args> {
@@ -197,7 +197,6 @@ impl Arguments {
         if before >= bytes {
             return Alike {
                 count: 0,
-                length,
                 other: None,
                 is_over: false,
             };
@@ -205,7 +204,6 @@ impl Arguments {
         gathered.resize(bytes, 0);
         let mut alike = Alike {
             count: 0,
-            length,
             other: None,
             is_over: false,
         };
@@ -219,11 +217,10 @@ impl Arguments {
             let mut short = Short { left: &mut *left };
             let is_short = E::put_short(&call, &mut short);
             let used = room - short.left.len();
-            if !is_short || alike.length.is_some_and(|length| length != used) {
+            if !is_short || used != length {
                 alike.other = Some(call);
                 break;
             }
-            alike.length = Some(used);
             alike.count += 1;
             left = &mut left[used..];
         }
@@ -294,7 +291,6 @@ impl Arguments {
 /// What was [gathered](Arguments::gather_alike).
 pub(crate) struct Alike<A> {
     pub(crate) count: usize,
-    pub(crate) length: Option<usize>,
     pub(crate) other: Option<A>,
     pub(crate) is_over: bool,
 }

@@ -551,31 +551,33 @@ impl<E: Entry> Cutter<E> {
     #[inline]
     pub(super) fn fill(&mut self, items: &mut impl Iterator<Item = E::Args>) -> Result<bool> {
         self.arguments.rewind(self.bytes);
-        let mut first = None;
         // Encoded twice, perhaps, so nothing that holds anything; and without a scope for handles, so not inside one of somebody else.
-        let is_simple = !std::mem::needs_drop::<E::Args>() && handles::is_outside();
-        if is_simple && self.lengths.is_empty() {
-            let length = (self.count > 0).then_some(self.length as usize);
-            let most = self.chunk - self.count;
-            let alike = self
-                .arguments
-                .gather_alike::<E>(items, length, most, LONGEST);
-            let count = self.count + alike.count;
-            let length = alike.length.unwrap_or_default();
-            let bytes = self.bytes + alike.count * length;
-            self.holds(count, bytes, length as u32);
-            if count == self.chunk || bytes >= LONGEST {
-                self.cut();
-                return Ok(true);
-            }
-            if alike.is_over {
-                return Ok(false);
-            }
-            first = alike.other;
-        }
+        let mut may_be_alike = !std::mem::needs_drop::<E::Args>() && handles::is_outside();
+        let mut other = None;
         // Not in memory, where each item would wait for the one before to be stored.
         let (mut count, mut bytes, mut length) = (self.count, self.bytes, self.length);
-        while let Some(item) = first.take().or_else(|| items.next()) {
+        loop {
+            // Once the first one has told how much room they take: a piece is kept until it has been done, and is to have no more than it needs.
+            if may_be_alike && count > 0 && self.lengths.is_empty() {
+                may_be_alike = false;
+                let most = (self.chunk - count).min(items.size_hint().1.unwrap_or(usize::MAX));
+                let its = length as usize;
+                let end = LONGEST.min(bytes.saturating_add(its.saturating_mul(most)));
+                let alike = self.arguments.gather_alike::<E>(items, its, most, end);
+                (count, bytes) = (count + alike.count, bytes + alike.count * its);
+                if count == self.chunk || bytes >= LONGEST {
+                    self.holds(count, bytes, length);
+                    self.cut();
+                    return Ok(true);
+                }
+                if alike.is_over {
+                    break;
+                }
+                other = alike.other;
+            }
+            let Some(item) = other.take().or_else(|| items.next()) else {
+                break;
+            };
             E::put(item, &mut self.arguments);
             let now = match self.arguments.gathered(bytes) {
                 Ok(now) => now,
@@ -625,6 +627,8 @@ impl<E: Entry> Cutter<E> {
     /// What was added so far is a piece.
     pub(super) fn cut(&mut self) {
         if self.count > 0 {
+            // Encoding the next one may have panicked.
+            self.arguments.rewind(self.bytes);
             let bytes = self.arguments.take_gathered();
             let load = if self.count == 1 {
                 Load::Plain(bytes.into())
@@ -649,5 +653,44 @@ impl<E: Entry> Cutter<E> {
         self.bytes = 0;
         self.count = 0;
         self.first = self.next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[crate::entry(crate = crate)]
+    fn any(x: u64) -> u64 {
+        x
+    }
+
+    /// A piece is kept until it has been done.
+    #[test]
+    fn a_piece_has_no_more_room_than_it_needs() {
+        let mut cutter = Cutter::<any> {
+            group: Group::many(),
+            chunk: 2,
+            batch: 1,
+            rules: None,
+            next: 0,
+            first: 0,
+            arguments: Arguments::gathering::<any>(),
+            bytes: 0,
+            lengths: Vec::new(),
+            length: 0,
+            count: 0,
+            ready: Vec::new(),
+            entry: PhantomData,
+        };
+        let mut items = (0..100).map(|x| (x,));
+        while cutter.fill(&mut items).unwrap() {}
+        assert_eq!(cutter.ready.len(), 50);
+        for piece in &cutter.ready {
+            match &piece.load {
+                Load::Many(many) => assert!(many.bytes.capacity() <= 64),
+                _ => panic!("two calls"),
+            }
+        }
     }
 }

@@ -258,6 +258,17 @@ impl Link for Local {
                 self.push(kind::PLAIN, &[&head.to_bytes(), lengths, bytes])?;
             }
             ErrandLoad::Message(message) => {
+                // Looked at BEFORE the packet is sent: with one on the line and no record for it, the next packet would be taken for it. A worker that has nothing
+                // to do may still be full of what was taken back.
+                match self
+                    .memory
+                    .tasks()
+                    .has_room(&mut self.outgoing, Plain::SIZE)
+                {
+                    Ok(true) => {}
+                    Ok(false) => return Err(Trouble::Full),
+                    Err(ring::Broken) => return Err(Trouble::Lost),
+                }
                 match message.send(self.line.as_fd(), 0, false) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -277,8 +288,6 @@ impl Link for Local {
                         return Err(Trouble::Refused(error));
                     }
                 }
-                // With a packet on the line and no record for it, the next packet would be taken for it. There is room: the dispatcher
-                // sends no message to a worker that has much to do.
                 if self.push(kind::MESSAGE, &[&head.to_bytes()]).is_err() {
                     return Err(Trouble::Lost);
                 }

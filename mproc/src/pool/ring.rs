@@ -202,6 +202,12 @@ impl<'a> Ring<'a> {
         Ok(true)
     }
 
+    /// Whether there is room for a record of so many bytes. It stays until the writer takes it.
+    pub(super) fn has_room(self, place: &mut Place, length: usize) -> Result<bool, Broken> {
+        let size = size_of_record(length);
+        Ok(self.room(place, size)? >= size)
+    }
+
     /// How much room there is, having looked if that seems to be less than is needed.
     #[inline]
     fn room(self, place: &mut Place, needed: usize) -> Result<usize, Broken> {
