@@ -1080,16 +1080,16 @@ fn is_heard_of(queue: &Queue<u64>) -> bool {
     there
 }
 
-#[test]
-fn what_a_dead_producer_announced_is_there_or_found_out() {
-    let _watchdog = watchdog("what_a_dead_producer_announced", 2 * LIMIT);
+/// Has processes die at each instruction of what they do with a watched queue; each time, what is there is heard of.
+fn die_watched(test: &'static str, process: impl Fn(&Words, &Queue<u64>) -> Process<()>) {
+    let _watchdog = watchdog(test, 2 * LIMIT);
     let (words, queue) = (Words::new(COUNT), Queue::new().unwrap());
     assert!(!is_readable(&queue));
     let (mut there, mut deaths) = (0, 0);
     kill_at_each_step(
-        "announcing",
+        test,
         &words,
-        || steps_through_a_watched_put::process(&words, &queue),
+        || process(&words, &queue),
         |_| {
             there += usize::from(is_heard_of(&queue));
             deaths += 1;
@@ -1102,22 +1102,15 @@ fn what_a_dead_producer_announced_is_there_or_found_out() {
 }
 
 #[test]
+fn what_a_dead_producer_announced_is_there_or_found_out() {
+    die_watched("announcing", |words, queue| {
+        steps_through_a_watched_put::process(words, queue)
+    });
+}
+
+#[test]
 fn what_a_dead_consumer_left_is_announced() {
-    let _watchdog = watchdog("what_a_dead_consumer_left", 2 * LIMIT);
-    let (words, queue) = (Words::new(COUNT), Queue::new().unwrap());
-    assert!(!is_readable(&queue));
-    let (mut there, mut deaths) = (0, 0);
-    kill_at_each_step(
-        "silencing",
-        &words,
-        || steps_through_a_watched_get::process(&words, &queue),
-        |_| {
-            there += usize::from(is_heard_of(&queue));
-            deaths += 1;
-        },
-    );
-    assert!(
-        0 < there && there < deaths,
-        "{there} of {deaths} were there"
-    );
+    die_watched("silencing", |words, queue| {
+        steps_through_a_watched_get::process(words, queue)
+    });
 }
