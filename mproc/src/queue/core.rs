@@ -366,7 +366,7 @@ impl Core {
         let lock = words.producers();
         let pending = thread.pending(word(lock.state));
         let slept = self.turn(lock, thread, patience)?;
-        // SAFETY: we have the producers' turn until `unlock`.
+        // SAFETY: we have the producers' turn until `free`.
         let side = unsafe { &mut *self.put_side.0.get() };
         if !handles.is_empty() || slept || !self.put_at_once(side, payload) {
             return self.put_in_turns(slept, thread, payload, handles, patience);
@@ -432,7 +432,7 @@ impl Core {
                 return Err(NotPut::Closed);
             }
             if self.has_room_in_turn() {
-                // SAFETY: we have the producers' turn until `unlock`.
+                // SAFETY: we have the producers' turn until `free`.
                 let side = unsafe { &mut *self.put_side.0.get() };
                 let put = self.put_in_turn(side, ITEM, payload, handles);
                 state.items.stir();
@@ -473,7 +473,7 @@ impl Core {
             Err(Trouble::Io(error)) => return Err(error),
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
-        // SAFETY: we have the producers' turn until `unlock`.
+        // SAFETY: we have the producers' turn until `free`.
         let side = unsafe { &mut *self.put_side.0.get() };
         let put = self.put_in_turn(side, ITEM + time, payload, &[]);
         state.items.stir();
@@ -544,7 +544,7 @@ impl Core {
         let pending = thread.pending(word(lock.state));
         // Without asking first whether there is anything: the turn tells that without touching the producers' cache line.
         let slept = self.turn(lock, thread, patience)?;
-        // SAFETY: we have the consumers' turn until `unlock`.
+        // SAFETY: we have the consumers' turn until `free`.
         let side = unsafe { &mut *self.get_side.0.get() };
         // As most are taken: without descriptors, from where the last one was.
         let frame = match side.reader.peek_at_once(&self.memory) {
@@ -582,7 +582,7 @@ impl Core {
         let lock = words.consumers();
         let mut pause = FIRST_PAUSE;
         loop {
-            // SAFETY: we have the consumers' turn until `unlock`.
+            // SAFETY: we have the consumers' turn until `free`.
             let side = unsafe { &mut *self.get_side.0.get() };
             let taken = self.take_in_turn(side, bytes, handles, &mut before);
             let large = side.reader.is_large(GROWTH);
