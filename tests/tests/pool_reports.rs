@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +20,16 @@ fn steps(count: u32) -> u32 {
         assert!(mproc::report(f64::from(step) / f64::from(count), "going"));
     }
     count
+}
+
+/// As above, however slowly it is read.
+#[mproc::entry]
+fn all_steps(count: u32) {
+    for step in 1..=count {
+        while !mproc::report(f64::from(step) / f64::from(count), "going") {
+            thread::yield_now();
+        }
+    }
 }
 
 #[mproc::entry]
@@ -53,19 +64,20 @@ fn reports_are_heard_with_the_number_of_their_task() {
     let _watchdog = watchdog("reports_are_heard", LIMIT);
     for chunk in [1, 5] {
         let pool = Pool::new(2).unwrap();
-        let (heard, hear) = ear();
-        let calls = pool.calls().chunk_size(chunk).on_report(hear);
-        calls.clone().map::<steps>(0..10).unwrap();
-        let lazy = calls.imap::<steps, _>(0..10);
+        let (in_map, hear) = ear();
+        let (in_imap, hear_imap) = ear();
+        let calls = pool.calls().chunk_size(chunk);
+        calls.clone().on_report(hear).map::<steps>(0..10).unwrap();
+        let lazy = calls.on_report(hear_imap).imap::<steps, _>(0..10);
         assert_eq!(lazy.filter(Result::is_ok).count(), 10);
         // Its thread may still be at the last ones.
         pool.join();
-        let mut heard = heard.lock().unwrap();
-        // Those of one task in order.
-        heard.sort_by_key(Report::index);
-        let mut all = heard.iter();
-        for number in 0..10_usize {
-            for _ in ["map", "imap"] {
+        for heard in [in_map, in_imap] {
+            let mut heard = heard.lock().unwrap();
+            // Those of one task in order.
+            heard.sort_by_key(Report::index);
+            let mut all = heard.iter();
+            for number in 0..10_usize {
                 for step in 1..=number {
                     let report = all.next().unwrap();
                     let expected = step as f64 / number as f64;
@@ -73,9 +85,47 @@ fn reports_are_heard_with_the_number_of_their_task() {
                     assert_eq!(report.fraction(), expected);
                 }
             }
+            assert!(all.next().is_none());
         }
-        assert!(all.next().is_none());
     }
+}
+
+/// Whoever waits for the pool may hear what a task says: the next thread is not to overtake one that is still at the report before.
+#[test]
+fn reports_are_heard_one_at_a_time_whoever_waits() {
+    const TASKS: usize = 20;
+    const STEPS: u32 = 100;
+    let _watchdog = watchdog("reports_are_heard_one_at_a_time", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let heard = Arc::new(Mutex::new(vec![0; TASKS]));
+    let is_heard = Arc::new(AtomicUsize::new(0));
+    let hear = {
+        let (heard, is_heard) = (Arc::clone(&heard), Arc::clone(&is_heard));
+        move |report: &Report| {
+            assert_eq!(is_heard.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+            // Gives others the time to overtake.
+            thread::yield_now();
+            let heard = &mut heard.lock().unwrap()[report.index()];
+            *heard += 1;
+            assert_eq!(report.fraction(), f64::from(*heard) / f64::from(STEPS));
+            is_heard.fetch_sub(1, Ordering::SeqCst);
+        }
+    };
+    let calls = pool.calls().chunk_size(1).on_report(hear);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(!pool.apply(say::bind(0.5, "unheard")).unwrap());
+                }
+            });
+        }
+        calls.map::<all_steps>([STEPS; TASKS]).unwrap();
+        is_over.store(true, Ordering::Relaxed);
+    });
+    pool.join();
+    assert_eq!(*heard.lock().unwrap(), [STEPS; TASKS]);
 }
 
 #[test]

@@ -103,8 +103,9 @@ impl<'p> Calls<'p> {
 
     /// Has `callback` hear what the tasks [report](crate::report()) of themselves while they run.
     ///
-    /// It runs in a thread of this process: one that waits for something of the pool, or its background thread; perhaps in several at once, and a report may still be
-    /// under way in one of them when the call has ended in another. A panic in it is printed, and nothing else. Reports of one task come in their order.
+    /// It runs in a thread of this process: one that waits for something of the pool, or its background thread. It hears the reports of one call one
+    /// at a time, those of one task in their order; those of several calls perhaps at once, if it was cloned with these options. A report may still be
+    /// under way in one thread when the call has ended in another. A panic in it is printed, and nothing else.
     ///
     /// # Examples
     ///

@@ -36,6 +36,8 @@ pub(super) enum After {
     Wake(Waker),
     Call(Arc<Group>),
     Observe(Arc<dyn Observer>, Event),
+    /// What its tasks have said of themselves is to be heard.
+    Hear(Arc<Group>),
     /// Of what is observed: its observers are not to be dropped under the lock, with the piece that resolved last.
     Forget(Arc<Group>),
 }
@@ -58,6 +60,7 @@ impl After {
             Self::Wake(waker) => _ = unharmed(|| waker.wake()),
             Self::Call(group) => group.call_back(),
             Self::Observe(observer, event) => observe(&*observer, &event),
+            Self::Hear(group) => group.hear(),
             Self::Forget(group) => _ = unharmed(|| drop(group)),
         }
     }
@@ -201,6 +204,10 @@ struct Watchers {
     callback: Option<Callback>,
     trace: Option<Traced>,
     observers: Vec<Arc<dyn Observer>>,
+    /// What the observers have not heard, in the order in which it was said.
+    unheard: VecDeque<Report>,
+    /// A thread tells them, and whatever is added meanwhile.
+    is_telling: bool,
 }
 
 /// Who writes down what becomes of the tasks, and under which names.
@@ -260,7 +267,7 @@ impl Group {
             let expects = |observer| After::Observe(observer, Event::Expects(count));
             after.extend(watchers.observers.iter().cloned().map(expects));
         }
-        self.tell(&mut state, 0, &mut after);
+        self.tell(&mut state, &mut after);
         after
     }
 
@@ -318,7 +325,7 @@ impl Group {
         state.trace(index, &value);
         state.store.set(index, value);
         self.resolved.fetch_add(1, Ordering::Release); // pairs with `resolved`
-        self.tell(&mut state, 1, after);
+        self.tell(&mut state, after);
     }
 
     /// As above for tasks in a row.
@@ -335,21 +342,24 @@ impl Group {
             (first..first + values.count).for_each(|index| state.trace(index, &value));
         }
         self.resolved.fetch_add(values.count, Ordering::Release); // pairs with `resolved`
-        self.tell(&mut state, values.count, after);
+        self.tell(&mut state, after);
     }
 
     /// Tells whom it concerns that some more have resolved.
-    fn tell(self: &Arc<Self>, state: &mut State, count: usize, after: &mut Vec<After>) {
+    fn tell(self: &Arc<Self>, state: &mut State, after: &mut Vec<After>) {
         let Some(watchers) = &mut state.watchers else {
             return;
         };
         let is_stream = matches!(state.store, Store::Stream(_));
-        let is_over = self.resolved() >= self.total.load(Ordering::Relaxed);
+        let in_all = self.resolved();
+        let is_over = in_all >= self.total.load(Ordering::Relaxed);
+        let event = if is_over {
+            Event::Finished
+        } else {
+            Event::Resolved
+        };
         for observer in watchers.observers.iter().filter(|it| it.counts()) {
-            after.push(After::Observe(Arc::clone(observer), Event::Resolved(count)));
-            if is_over {
-                after.push(After::Observe(Arc::clone(observer), Event::Finished));
-            }
+            after.push(After::Observe(Arc::clone(observer), event(in_all)));
         }
         if !watchers.observers.is_empty() {
             after.push(After::Forget(Arc::clone(self)));
@@ -399,14 +409,35 @@ impl Group {
     }
 
     /// A task says something of itself.
-    pub(super) fn report(&self, index: usize, payload: &[u8], after: &mut Vec<After>) {
-        if let Some(watchers) = &lock(&self.state).watchers
+    pub(super) fn report(self: &Arc<Self>, index: usize, payload: &[u8], after: &mut Vec<After>) {
+        if let Some(watchers) = &mut lock(&self.state).watchers
             && let Some(report) = Report::read(index, payload)
         {
-            after.extend(watchers.observers.iter().map(|observer| {
-                let event = Event::Reported(report.clone());
-                After::Observe(Arc::clone(observer), event)
-            }));
+            watchers.unheard.push_back(report);
+            if !watchers.is_telling {
+                after.push(After::Hear(Arc::clone(self)));
+            }
+        }
+    }
+
+    /// Tells what has been said, in its order: one thread at a time, without the lock. Others leave it to that one, and so does a callback that drives.
+    fn hear(&self) {
+        let next = |goes_on: bool| {
+            let mut state = lock(&self.state);
+            let watchers = state.watchers.as_mut()?;
+            if watchers.is_telling && !goes_on {
+                return None;
+            }
+            let report = watchers.unheard.pop_front();
+            watchers.is_telling = report.is_some();
+            Some((report?, watchers.observers.clone()))
+        };
+        let mut goes_on = false;
+        while let Some((report, observers)) = next(goes_on) {
+            goes_on = true;
+            for observer in &observers {
+                unharmed(|| observer.reported(&report));
+            }
         }
     }
 
@@ -417,7 +448,7 @@ impl Group {
             None => return,
         };
         for observer in observers {
-            observe(&*observer, &Event::Finished);
+            observe(&*observer, &Event::Finished(self.resolved()));
         }
     }
 

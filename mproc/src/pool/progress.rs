@@ -23,7 +23,14 @@ struct Bar {
     /// What it is about is one task, of whose parts there are so many.
     parts: Option<u64>,
     /// Locked while the bar is changed, so that nothing is drawn after its end.
-    is_finished: Mutex<bool>,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    /// So many tasks.
+    resolved: usize,
+    is_finished: bool,
 }
 
 const MANY: &str = "{wide_bar} {human_pos}/{human_len} {rate} {eta} {msg}";
@@ -50,7 +57,7 @@ pub(super) fn bar(wanted: &Wanted, total: Option<usize>, is_one: bool) -> Arc<dy
         bar,
         is_ours: matches!(wanted, Wanted::Default),
         parts: is_one.then_some(PARTS),
-        is_finished: Mutex::new(false),
+        shown: Mutex::default(),
     };
     if let Some(total) = total {
         bar.expects(total);
@@ -87,8 +94,8 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Observer for Bar {
     fn expects(&self, total: usize) {
-        let is_finished = lock(&self.is_finished);
-        if *is_finished || self.bar.length().is_some() {
+        let shown = lock(&self.shown);
+        if shown.is_finished || self.bar.length().is_some() {
             return;
         }
         match self.parts {
@@ -106,19 +113,14 @@ impl Observer for Bar {
         true
     }
 
-    fn resolved(&self, count: usize) {
-        let is_finished = lock(&self.is_finished);
-        match self.parts {
-            _ if *is_finished => {}
-            Some(parts) => self.bar.set_position(parts),
-            None => self.bar.inc(count as u64),
-        }
+    fn resolved(&self, in_all: usize) {
+        self.show(&mut lock(&self.shown), in_all);
     }
 
     fn reported(&self, report: &Report) {
-        let is_finished = lock(&self.is_finished);
+        let shown = lock(&self.shown);
         match self.parts {
-            _ if *is_finished => {}
+            _ if shown.is_finished => {}
             Some(parts) => {
                 let done = report.fraction() * parts as f64;
                 self.bar.set_position(done as u64);
@@ -128,11 +130,27 @@ impl Observer for Bar {
         }
     }
 
-    fn finished(&self) {
-        let mut is_finished = lock(&self.is_finished);
-        if !std::mem::replace(&mut *is_finished, true) {
+    fn finished(&self, in_all: usize) {
+        let mut shown = lock(&self.shown);
+        self.show(&mut shown, in_all);
+        if !std::mem::replace(&mut shown.is_finished, true) {
             // As it is: of a call that was given up, not all has been done.
             self.bar.abandon();
+        }
+    }
+}
+
+impl Bar {
+    /// Shows that so many tasks have resolved in all, unless it shows more.
+    fn show(&self, shown: &mut Shown, in_all: usize) {
+        if shown.is_finished || in_all <= shown.resolved {
+            return;
+        }
+        let more = in_all - shown.resolved;
+        shown.resolved = in_all;
+        match self.parts {
+            Some(parts) => self.bar.set_position(parts),
+            None => self.bar.inc(more as u64),
         }
     }
 }
@@ -140,6 +158,6 @@ impl Observer for Bar {
 /// Nobody has asked for the value, and all of it has resolved or never will.
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.finished();
+        self.finished(0);
     }
 }

@@ -159,28 +159,26 @@ pub(super) trait Observer: Send + Sync {
     fn counts(&self) -> bool {
         false
     }
-    /// So many more tasks have resolved.
-    fn resolved(&self, _count: usize) {}
+    /// So many tasks have resolved in all. Perhaps less than it has heard of already.
+    fn resolved(&self, _in_all: usize) {}
     fn reported(&self, _report: &Report) {}
-    /// Nobody waits any more. Perhaps several times.
-    fn finished(&self) {}
+    /// Nobody waits any more, and so many have resolved. Perhaps several times, and before it hears of that in another thread.
+    fn finished(&self, _in_all: usize) {}
 }
 
 /// What happened.
 pub(super) enum Event {
     Expects(usize),
     Resolved(usize),
-    Reported(Report),
-    Finished,
+    Finished(usize),
 }
 
 impl Event {
     pub(super) fn tell(&self, observer: &dyn Observer) {
         match self {
             Self::Expects(total) => observer.expects(*total),
-            Self::Resolved(count) => observer.resolved(*count),
-            Self::Reported(report) => observer.reported(report),
-            Self::Finished => observer.finished(),
+            Self::Resolved(in_all) => observer.resolved(*in_all),
+            Self::Finished(in_all) => observer.finished(*in_all),
         }
     }
 }
