@@ -9,8 +9,9 @@
 //! A *floor* ([`floors`]) is the least that can be done for the same work with the same memory, written for the benchmark alone.
 //! All contenders of a table take turns, one *block* each, so that the machine's moods hit all; each block has a fresh process,
 //! because where the kernel puts a process decides much of what follows. Printed are the median of the blocks and the
-//! extremes; a ratio is that of the medians, and beside it stands the median of the ratios of neighbours. Unless a line says
-//! otherwise the two sides stand on two cores of their own; ours has no special path for any of this.
+//! extremes; a ratio is that of the medians, and beside it stands the median of the ratios of neighbours, as far as the two cores were equally far
+//! apart for both: on a virtual machine they may share a cache in one second and be five times as far apart in the next, so each block is preceded by a
+//! look at that. Unless a line says otherwise the two sides stand on two cores of their own; ours has no special path for any of this.
 
 mod floors;
 mod ours;
@@ -19,7 +20,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use floors::bulk::Way;
-use floors::stage::{Core, two_cores};
+use floors::stage::{Core, distance, two_cores};
 use floors::{bulk, crowd, ipc, kernel, ring, threads};
 use ours::Receive;
 
@@ -61,8 +62,25 @@ struct Runner<'a> {
     /// Runs in one of so many rounds; slow ones would take all the time.
     every: usize,
     run: Box<dyn FnMut() -> f64 + 'a>,
-    /// Nanoseconds for each message or round trip, of each block.
-    blocks: Vec<Option<f64>>,
+    /// Those of the rounds in which it was not its turn are missing.
+    blocks: Vec<Option<Block>>,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    /// Nanoseconds for each message or round trip.
+    time: f64,
+    /// How far apart the cores were before and after it.
+    distances: [f64; 2],
+}
+
+impl Block {
+    /// Whether the cores were equally far apart, more or less, all the time.
+    fn is_like(&self, other: &Self) -> bool {
+        let distances = || self.distances.iter().chain(&other.distances).copied();
+        let shortest = distances().fold(f64::INFINITY, f64::min);
+        distances().all(|distance| distance <= 2.5 * shortest)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -109,6 +127,13 @@ enum Promise {
     Nothing,
 }
 
+impl Runner<'_> {
+    fn times(&self) -> Vec<f64> {
+        let blocks = self.blocks.iter().flatten();
+        blocks.map(|block| block.time).collect()
+    }
+}
+
 impl<'a> Field<'a> {
     fn new(mode: Mode, title: impl Into<String>, unit: Unit) -> Self {
         Self {
@@ -136,6 +161,8 @@ impl<'a> Field<'a> {
     fn run(&mut self, rounds: usize) {
         let started = Instant::now();
         let mut done = 0;
+        let cores = two_cores();
+        let mut apart = distance(cores);
         for round in 0..rounds {
             if round >= 3 && started.elapsed() > self.longest {
                 break;
@@ -148,14 +175,27 @@ impl<'a> Field<'a> {
             }
             for runner in turn {
                 let due = round % runner.every == 0;
-                let block = due.then(|| (runner.run)());
+                let block = due.then(|| {
+                    let time = (runner.run)();
+                    let before = std::mem::replace(&mut apart, distance(cores));
+                    let distances = [before, apart];
+                    Block { time, distances }
+                });
                 runner.blocks.push(block);
             }
         }
         let (unit, digits) = (self.unit, self.unit.digits());
         println!("\n{}, {}, {done} blocks", self.title, unit.name());
+        let blocks = self.runners.iter().flat_map(|runner| &runner.blocks);
+        let mut distances: Vec<f64> = blocks.flatten().map(|block| block.distances[1]).collect();
+        println!(
+            "  between the cores, there and back: median {:.0} ns, min {:.0}, max {:.0}",
+            median(&mut distances),
+            distances[0],
+            distances[distances.len() - 1]
+        );
         for runner in &self.runners {
-            let mut blocks: Vec<f64> = runner.blocks.iter().flatten().copied().collect();
+            let mut blocks = runner.times();
             let median = unit.of(median(&mut blocks));
             let mut ends = [blocks[0], blocks[blocks.len() - 1]].map(|block| unit.of(block));
             ends.sort_by(f64::total_cmp);
@@ -172,8 +212,7 @@ impl<'a> Field<'a> {
     }
 
     fn median_of(&self, name: &str) -> f64 {
-        let blocks = &self.runner(name).blocks;
-        median(&mut blocks.iter().flatten().copied().collect::<Vec<_>>())
+        median(&mut self.runner(name).times())
     }
 
     /// The fastest of those whose name begins so.
@@ -190,9 +229,16 @@ impl<'a> Field<'a> {
         let (our_time, floor_time) = (self.median_of(ours), self.median_of(floor));
         let pairs = self.runner(ours).blocks.iter();
         let pairs = pairs.zip(&self.runner(floor).blocks);
-        let mut ratios: Vec<f64> = pairs
-            .filter_map(|(ours, floor)| Some((*ours)? / (*floor)?))
+        let pairs: Vec<_> = pairs
+            .filter_map(|(ours, floor)| Some(((*ours)?, (*floor)?)))
             .collect();
+        let ratio = |(ours, floor): &(Block, Block)| ours.time / floor.time;
+        let alike = pairs.iter().filter(|(ours, floor)| ours.is_like(floor));
+        let mut ratios: Vec<f64> = alike.map(ratio).collect();
+        let compared = ratios.len();
+        if ratios.is_empty() {
+            ratios.extend(pairs.iter().map(ratio));
+        }
         let between = median(&mut ratios);
         let (ratio, between, asked, kept) = match promise {
             Promise::AtMost(most) => {
@@ -209,7 +255,7 @@ impl<'a> Field<'a> {
         };
         let (unit, digits) = (self.unit, self.unit.digits());
         println!(
-            "  → {ours}: ours {:.digits$}, floor {:.digits$} {} ({floor}), ratio {ratio:.3}, of pairs {between:.3}, promised {asked}{}",
+            "  → {ours}: ours {:.digits$}, floor {:.digits$} {} ({floor}), ratio {ratio:.3}, of {compared} pairs {between:.3}, promised {asked}{}",
             unit.of(our_time),
             unit.of(floor_time),
             unit.name(),

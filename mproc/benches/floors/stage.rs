@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use mproc::Fd;
@@ -29,6 +30,40 @@ pub(crate) fn now() -> u64 {
     // SAFETY: `time` lives through the call.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Nanoseconds that a word takes from one core to the other and back: it tells whether they share a cache. On a virtual machine that changes while it runs. 0: there
+/// is only one core.
+pub(crate) fn distance([one, other]: [Core; 2]) -> f64 {
+    const TRIPS: u64 = 5000;
+    if one == other {
+        return 0.0;
+    }
+    let word = AtomicU64::new(0);
+    let wait_for = |value| {
+        while word.load(Acquire) != value {
+            std::hint::spin_loop();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _standing = Standing::on(other);
+            for trip in 0..TRIPS {
+                wait_for(2 * trip + 1);
+                word.store(2 * trip + 2, Release);
+            }
+        });
+        let _standing = Standing::on(one);
+        let mut start = 0;
+        for trip in 0..TRIPS {
+            if trip == TRIPS / 10 {
+                start = now(); // Both are there.
+            }
+            word.store(2 * trip + 1, Release);
+            wait_for(2 * trip + 2);
+        }
+        nanoseconds_each(start, now(), TRIPS - TRIPS / 10)
+    })
 }
 
 /// Nanoseconds since `start`, per `count`.

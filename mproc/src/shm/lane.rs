@@ -212,10 +212,11 @@ impl Growth {
         }
     }
 
-    /// How many pages an empty lane keeps.
+    /// How many pages an empty lane keeps: 1 MiB, as much as sides that take turns on their cores put into it in one. To get new
+    /// memory for each costs twice as much as the items do.
     #[inline]
     pub(crate) fn kept(self) -> u32 {
-        (4 * self.first).max(64)
+        (4 * self.first).max(256)
     }
 }
 
@@ -604,7 +605,8 @@ impl Writer {
         let Some((_, segment)) = current(&words.put_segments, tail.position()) else {
             return Ok(());
         };
-        if segment.pages <= growth.kept() || !lane.is_empty() {
+        // Empty, and the reader where we are: where it has yet to follow a jump that no frame came behind, that jump would be given back, too.
+        if segment.pages <= growth.kept() || lane.head() != tail {
             return Ok(());
         }
         if self.view.as_ref().map(View::segment) != Some(segment) {
@@ -619,7 +621,7 @@ impl Writer {
         };
         memory.allocate(next)?;
         self.jump(memory, tail, next)?;
-        // Nobody looks at the old segment any more, but for the jump itself: the reader finds the rest empty or does not look.
+        // Nobody looks at the old segment any more, but for the jump itself, at which the reader is.
         let page = |position: u64| (position / PAGE as u64) as u32;
         memory.release(segment.first, page(tail.position()));
         let behind = page(tail.position() + JUMP_SIZE - 1) + 1;
@@ -1052,4 +1054,130 @@ fn release_before<Words: HasLane>(memory: &LaneMemory<Words>, segment: Segment) 
     words
         .released
         .store(u64::from(segment.first), Ordering::Release);
+}
+
+#[cfg(all(test, not(mproc_model)))]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::shm::fuzz::{Dice, rounds};
+
+    #[repr(transparent)]
+    struct Words(LaneWords);
+
+    // SAFETY: atomics only; any bytes are valid ones.
+    unsafe impl PageOfWords for Words {}
+
+    impl HasLane for Words {
+        fn lane(&self) -> &LaneWords {
+            &self.0
+        }
+    }
+
+    const GROWTH: Growth = Growth {
+        first: 1,
+        largest: 1024,
+        unbounded: true,
+    };
+
+    fn payload(number: u64, length: usize) -> Vec<u8> {
+        let pattern = number.to_ne_bytes();
+        pattern.iter().copied().cycle().take(length).collect()
+    }
+
+    /// Mostly short, and some for which a segment has to be begun anew, or a larger one.
+    fn length(dice: &mut Dice) -> usize {
+        let most = match dice.below(16) {
+            0 => 1 << 20,
+            1..4 => 300 << 10,
+            4..8 => 20 << 10,
+            _ => 100,
+        };
+        dice.below(most) as usize
+    }
+
+    /// A lane, and what should be in it.
+    struct Scene {
+        memory: LaneMemory<Words>,
+        writer: Writer,
+        reader: Reader,
+        inside: VecDeque<Vec<u8>>,
+        written: u64,
+    }
+
+    impl Scene {
+        fn put(&mut self, dice: &mut Dice) {
+            let payload = payload(self.written, length(dice));
+            let room = self
+                .writer
+                .reserve(&self.memory, GROWTH, payload.len() as u64);
+            let room = room.unwrap().unwrap();
+            // Whoever has found room may die, or be refused something else, and leave jumps behind that no frame follows.
+            if dice.below(4) > 0 {
+                self.writer.commit(&self.memory, room, 1, 0, &[&payload]);
+                self.inside.push_back(payload);
+                self.written += 1;
+            }
+        }
+
+        fn take(&mut self, dice: &mut Dice) {
+            let frame = self.reader.peek(&self.memory).unwrap();
+            let Some(frame) = frame else {
+                assert!(self.inside.is_empty());
+                return;
+            };
+            let mut bytes = Vec::new();
+            self.reader.copy(&frame, &mut bytes);
+            assert!(Some(&bytes) == self.inside.front(), "whole, and in order");
+            if dice.below(8) > 0 {
+                self.reader.take(&self.memory, frame);
+                self.inside.pop_front();
+            }
+            if self.inside.is_empty() && dice.below(4) > 0 {
+                // In between others have had the turn.
+                for _ in 0..dice.below(3) {
+                    let length = length(dice) as u64;
+                    self.writer.reserve(&self.memory, GROWTH, length).unwrap();
+                }
+                self.writer.shrink(&self.memory, GROWTH).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_whoever_dies_and_whenever_memory_is_given_back() {
+        let mut shrunk = 0;
+        rounds("a lane", 5, 5000, 64 << 20, |dice| {
+            let mut scene = Scene {
+                memory: create(GROWTH).unwrap(),
+                writer: Writer::default(),
+                reader: Reader::default(),
+                inside: VecDeque::new(),
+                written: 0,
+            };
+            let mut pages = 1;
+            for _ in 0..300 {
+                // Full or empty for some time, or one by one.
+                let (puts, takes) = (dice.below(5), dice.below(6));
+                (0..puts).for_each(|_| scene.put(dice));
+                (0..takes).for_each(|_| scene.take(dice));
+                // Another process has the turn.
+                if dice.below(8) == 0 {
+                    scene.writer = Writer::default();
+                }
+                if dice.below(8) == 0 {
+                    scene.reader = Reader::default();
+                }
+                let now = scene
+                    .writer
+                    .view
+                    .as_ref()
+                    .map_or(pages, |view| view.segment().pages);
+                shrunk += u32::from(now < pages);
+                pages = now;
+            }
+        });
+        assert!(shrunk > 0, "memory was given back");
+    }
 }
