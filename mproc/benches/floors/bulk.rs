@@ -129,8 +129,12 @@ fn read_bulk(
     let _standing = Standing::on(core);
     let mut buffer = vec![1_u8; size];
     let (mut number, mut sum) = (0, 0);
-    gate.ready();
-    for _ in 0..count {
+    // The first is read before the clock runs.
+    for message in 0..=count {
+        if message == 1 {
+            sum = 0;
+            gate.ready();
+        }
         if allocate {
             buffer = Vec::with_capacity(size);
         }
@@ -149,10 +153,11 @@ pub(crate) fn one_way(way: Way, size: usize, count: u64, allocate: bool, cores: 
     let (memory, gate) = (Shared::new(DATA + way.step * way.steps), Gate::new());
     let reader = read_bulk::spawn(memory.fd(), gate.fd(), way, size, count, allocate, cores[1])
         .expect("it starts");
-    gate.wait_for(1);
     let _standing = Standing::on(cores[0]);
     let message = vec![1; size];
     let mut number = 0;
+    write(&memory, way, &mut number, &message);
+    gate.wait_for(1);
     let start = now();
     (0..count).for_each(|_| write(&memory, way, &mut number, &message));
     let (end, sum) = reader.join().expect("it returns");
