@@ -1526,3 +1526,30 @@ fn an_end_outside_of_messages_is_an_error_that_says_why() {
     tx.send(3).unwrap();
     assert_eq!(rx.recv().unwrap(), 3);
 }
+
+/// A limit of file sizes makes a pipe shorter, and nothing else.
+#[mproc::entry]
+fn fill_below_a_limit_of_file_sizes() {
+    setrlimit(Resource::RLIMIT_FSIZE, 1 << 20, 1 << 20).unwrap();
+    let (mut sender, mut receiver) = pipe::<Vec<u8>>().unwrap();
+    let mut sent = 0;
+    loop {
+        match sender.try_send(vec![1; 1000]) {
+            Ok(()) => sent += 1,
+            Err(SendError::Full(_)) => break,
+            Err(error) => panic!("{error}, after {sent}"),
+        }
+    }
+    for _ in 0..sent {
+        assert_eq!(receiver.recv().unwrap(), [1; 1000]);
+    }
+    sender.send(vec![2; 1000]).unwrap();
+    assert_eq!(receiver.recv().unwrap(), [2; 1000]);
+}
+
+#[test]
+fn a_limit_of_file_sizes_makes_a_pipe_shorter() {
+    let _watchdog = watchdog("a_limit_of_file_sizes_makes_a_pipe_shorter", LIMIT);
+    let child = fill_below_a_limit_of_file_sizes::spawn().unwrap();
+    child.join().unwrap();
+}

@@ -32,6 +32,22 @@ fn all_steps(count: u32) {
     }
 }
 
+/// Twice, and goes on when it may.
+#[mproc::entry]
+fn say_twice(gate: &Queue<()>) {
+    assert!(mproc::report(0.1, "first"));
+    gate.get().unwrap();
+    assert!(mproc::report(0.2, "second"));
+}
+
+/// Without end.
+#[mproc::entry]
+fn say_on(stop: &Queue<()>) {
+    while stop.is_empty() {
+        mproc::report(0.5, "and on");
+    }
+}
+
 #[mproc::entry]
 fn say(fraction: f64, text: &str) -> bool {
     mproc::report(fraction, text)
@@ -126,6 +142,90 @@ fn reports_are_heard_one_at_a_time_whoever_waits() {
     });
     pool.join();
     assert_eq!(*heard.lock().unwrap(), [STEPS; TASKS]);
+}
+
+/// What is said while another thread is at the report before, and before the call has ended, is not lost with it; and what a callback had captured may
+/// panic when it goes.
+#[test]
+fn reports_are_heard_after_the_callback_of_the_call() {
+    struct Bomb(mpsc::Sender<()>);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+            panic!("a destructor, in a test");
+        }
+    }
+    let _watchdog = watchdog("reports_are_heard_after_the_callback", LIMIT);
+    for has_callback in [false, true] {
+        let pool = Pool::new(1).unwrap();
+        let gate = Queue::new().unwrap();
+        let heard = Heard::default();
+        let (first, is_first) = mpsc::channel();
+        let (go, may_go) = mpsc::channel();
+        let (gone, is_gone) = mpsc::channel();
+        let hear = {
+            let (heard, may_go) = (Arc::clone(&heard), Mutex::new(may_go));
+            let bomb = Bomb(gone);
+            move |report: &Report| {
+                let _ = &bomb;
+                heard.lock().unwrap().push(report.clone());
+                if report.text() == "first" {
+                    first.send(()).unwrap();
+                    may_go.lock().unwrap().recv().unwrap();
+                }
+            }
+        };
+        let call = say_twice::bind(&gate);
+        let calls = pool.calls().on_report(hear);
+        let result = match has_callback {
+            true => calls.apply_async_with(call, |_| {}),
+            false => calls.apply_async(call),
+        };
+        let result = result.unwrap();
+        is_first.recv().unwrap();
+        gate.put(()).unwrap();
+        result.get().unwrap();
+        drop(calls);
+        go.send(()).unwrap();
+        is_gone.recv().unwrap();
+        // The thread in the background goes on.
+        let (called, is_called) = mpsc::channel();
+        let said = pool
+            .calls()
+            .apply_async_with(say::bind(0.5, "unheard"), move |_| called.send(()).unwrap());
+        is_called.recv().unwrap();
+        assert!(!said.unwrap().get().unwrap());
+        pool.join();
+        let heard = heard.lock().unwrap();
+        let texts: Vec<_> = heard.iter().map(Report::text).collect();
+        assert_eq!(texts, ["first", "second"], "{has_callback}");
+    }
+}
+
+/// Who waits for one call is not kept by what is said in another.
+#[test]
+fn a_slow_listener_keeps_nobody_who_waits_for_something_else() {
+    let _watchdog = watchdog("a_slow_listener_keeps_nobody", LIMIT);
+    let pool = Pool::new(2).unwrap();
+    let stop = Queue::new().unwrap();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let hear = {
+        let heard = Arc::clone(&heard);
+        move |_: &Report| {
+            heard.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_micros(300));
+        }
+    };
+    let calls = pool.calls().on_report(hear);
+    let endless = calls.apply_async(say_on::bind(&stop)).unwrap();
+    eventually(|| heard.load(Ordering::Relaxed) > 0);
+    // Each may come to tell, and comes back while the other task goes on.
+    for _ in 0..20 {
+        assert!(!pool.apply(say::bind(0.5, "unheard")).unwrap());
+    }
+    assert!(!endless.is_ready());
+    stop.put(()).unwrap();
+    endless.get().unwrap();
 }
 
 #[test]

@@ -105,7 +105,8 @@ impl<'p> Calls<'p> {
     ///
     /// It runs in a thread of this process: one that waits for something of the pool, or its background thread. It hears the reports of one call one
     /// at a time, those of one task in their order; those of several calls perhaps at once, if it was cloned with these options. A report may still be
-    /// under way in one thread when the call has ended in another. A panic in it is printed, and nothing else.
+    /// under way in one thread when the call has ended in another. Where it is slower than the tasks, the oldest of more than 4096 reports that wait for it are
+    /// not heard. It is not to wait for another report of the same call. A panic in it is printed, and nothing else.
     ///
     /// # Examples
     ///

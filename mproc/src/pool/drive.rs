@@ -264,20 +264,25 @@ impl Shared {
             }
         }
         drop(desk);
-        ours.into_iter().for_each(After::run);
+        ours.into_iter().for_each(|after| _ = after.run());
     }
 
     /// Lets go of the desk, and does what is to be done without it.
-    fn release(&self, mut desk: MutexGuard<'_, Desk>) {
+    fn release(self: &Arc<Self>, mut desk: MutexGuard<'_, Desk>) {
         if desk.dispatcher.after.is_empty() {
             return;
         }
         let after = std::mem::take(&mut desk.dispatcher.after);
         drop(desk);
         let is_theirs = after.iter().any(After::is_of_users);
-        after.into_iter().for_each(After::run);
+        let left: Vec<_> = after.into_iter().filter_map(After::run).collect();
         if is_theirs {
-            self.has_called(&mut self.desk());
+            let mut desk = self.desk();
+            self.has_called(&mut desk);
+            if !left.is_empty() {
+                desk.dispatcher.after.extend(left);
+                self.hand_over(&mut desk);
+            }
         }
     }
 
@@ -410,8 +415,9 @@ impl Shared {
                     self.hand_over(&mut desk);
                 }
                 drop(desk);
-                after.into_iter().for_each(After::run);
+                let left: Vec<_> = after.into_iter().filter_map(After::run).collect();
                 desk = self.desk();
+                desk.dispatcher.after.extend(left);
                 if is_theirs {
                     if desk.role != Role::Free {
                         self.has_called(&mut desk);
@@ -587,6 +593,14 @@ impl Shared {
         let mut desk = self.desk();
         loop {
             if desk.background == Background::Dismissed {
+                // What has been said is heard, also if nobody drives any more.
+                while !desk.dispatcher.after.is_empty() {
+                    let after = std::mem::take(&mut desk.dispatcher.after);
+                    drop(desk);
+                    let left: Vec<_> = after.into_iter().filter_map(After::run).collect();
+                    desk = self.desk();
+                    desk.dispatcher.after.extend(left);
+                }
                 return;
             }
             let is_needed = desk.role == Role::Free && desk.waiters.is_empty() && !desk.is_quiet();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
@@ -53,16 +54,25 @@ impl After {
         !matches!(self, Self::Unpark(_) | Self::Wake(_))
     }
 
-    /// Code of users may run, and panic: nobody is to care.
-    pub(super) fn run(self) {
+    /// Code of users may run, and panic: nobody is to care. Gives what is left for whoever drives next.
+    pub(super) fn run(self) -> Option<Self> {
         match self {
             Self::Unpark(thread) => thread.unpark(),
             Self::Wake(waker) => _ = unharmed(|| waker.wake()),
-            Self::Call(group) => group.call_back(),
+            Self::Call(group) => {
+                group.call_back();
+                _ = unharmed(|| drop(group));
+            }
             Self::Observe(observer, event) => observe(&*observer, &event),
-            Self::Hear(group) => group.hear(),
+            Self::Hear(group) => {
+                if group.hear() {
+                    return Some(Self::Hear(group));
+                }
+                _ = unharmed(|| drop(group));
+            }
             Self::Forget(group) => _ = unharmed(|| drop(group)),
         }
+        None
     }
 }
 
@@ -206,9 +216,15 @@ struct Watchers {
     observers: Vec<Arc<dyn Observer>>,
     /// What the observers have not heard, in the order in which it was said.
     unheard: VecDeque<Report>,
-    /// A thread tells them, and whatever is added meanwhile.
-    is_telling: bool,
+    /// Somebody tells them, or is going to.
+    is_told: bool,
 }
+
+/// So many reports of a call wait for who hears them; beyond that the oldest go.
+const MOST_UNHEARD: usize = 4096;
+
+/// For so long at least one thread tells what has been said.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Who writes down what becomes of the tasks, and under which names.
 struct Traced {
@@ -388,18 +404,19 @@ impl Group {
             lock(&self.state).store = Store::One(value);
         }
         self.held.store(false, Ordering::Release);
-        let watchers = lock(&self.state).watchers.take();
-        for watcher in watchers.into_iter() {
-            watcher
-                .threads
-                .into_iter()
-                .for_each(|thread| thread.unpark());
-            watcher
-                .wakers
-                .into_iter()
-                .map(After::Wake)
-                .for_each(After::run);
-        }
+        let (threads, wakers) = match &mut lock(&self.state).watchers {
+            // Not the observers: what tasks have said may not have been heard.
+            Some(watchers) => (
+                std::mem::take(&mut watchers.threads),
+                std::mem::take(&mut watchers.wakers),
+            ),
+            None => Default::default(),
+        };
+        threads.into_iter().for_each(|thread| thread.unpark());
+        wakers
+            .into_iter()
+            .map(After::Wake)
+            .for_each(|wake| _ = wake.run());
     }
 
     /// Has somebody hear what happens on the way. Before anything is submitted.
@@ -413,30 +430,36 @@ impl Group {
         if let Some(watchers) = &mut lock(&self.state).watchers
             && let Some(report) = Report::read(index, payload)
         {
+            if watchers.unheard.len() == MOST_UNHEARD {
+                watchers.unheard.pop_front();
+            }
             watchers.unheard.push_back(report);
-            if !watchers.is_telling {
+            if !std::mem::replace(&mut watchers.is_told, true) {
                 after.push(After::Hear(Arc::clone(self)));
             }
         }
     }
 
-    /// Tells what has been said, in its order: one thread at a time, without the lock. Others leave it to that one, and so does a callback that drives.
-    fn hear(&self) {
-        let next = |goes_on: bool| {
+    /// Tells what has been said, in its order: one thread at a time, without the lock. Others leave it to that one, and so does a callback that drives. Only for
+    /// a moment, so that nobody who waits for something else is kept by what is said meanwhile. Gives whether there is more.
+    fn hear(&self) -> bool {
+        let start = Instant::now();
+        loop {
             let mut state = lock(&self.state);
-            let watchers = state.watchers.as_mut()?;
-            if watchers.is_telling && !goes_on {
-                return None;
-            }
-            let report = watchers.unheard.pop_front();
-            watchers.is_telling = report.is_some();
-            Some((report?, watchers.observers.clone()))
-        };
-        let mut goes_on = false;
-        while let Some((report, observers)) = next(goes_on) {
-            goes_on = true;
+            let Some(watchers) = &mut state.watchers else {
+                return false;
+            };
+            let Some(report) = watchers.unheard.pop_front() else {
+                watchers.is_told = false;
+                return false;
+            };
+            let observers = watchers.observers.clone();
+            drop(state);
             for observer in &observers {
                 unharmed(|| observer.reported(&report));
+            }
+            if start.elapsed() > MOMENT {
+                return true;
             }
         }
     }

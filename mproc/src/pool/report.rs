@@ -69,7 +69,7 @@ impl fmt::Display for Report {
 /// if this process is no worker of a pool that executes a task, or reads so slowly that it has much to read already, nothing happens, and this gives false. It
 /// never waits, and costs about as much as a short message.
 ///
-/// All threads of the task may report. What they say after its end is not heard.
+/// All threads of the task may report. What they say after its end is not heard, and where the one who hears is much slower than they are, not everything is.
 ///
 /// # If a peer dies
 ///

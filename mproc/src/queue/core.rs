@@ -593,7 +593,13 @@ impl Core {
                     self.taken(thread, slept, large);
                     return Ok(());
                 }
-                Ok(false) => self.owed(words.producers()),
+                Ok(false) => {
+                    self.owed(words.producers());
+                    // Whoever died, or was refused something, in a put, or died after the last take, has not given back what it should.
+                    if words.lane().has_more_than(GROWTH) && self.is_empty() {
+                        self.shrink(thread);
+                    }
+                }
                 Err(error) => {
                     self.taken(thread, slept, large);
                     return Err(error.into());
@@ -990,3 +996,62 @@ const _: () = assert!(size_of::<QueueWords>() <= PAGE);
 #[cfg(all(test, mproc_model))]
 #[path = "model.rs"]
 mod model;
+
+#[cfg(all(test, not(mproc_model)))]
+mod tests {
+    use super::*;
+
+    const LARGE: u64 = 64 << 20;
+
+    fn look(core: &Arc<Core>) -> Result<(), NotTaken> {
+        let (mut bytes, mut handles) = (Vec::new(), Handles::new());
+        core.take(&mut bytes, &mut handles, Patience::None, 1, |_| Ok(()))
+    }
+
+    /// Whoever finds nothing gives back what others have left, at the latest when it looks again.
+    fn is_given_back(core: &Arc<Core>) {
+        assert!(core.memory.holds(LARGE));
+        assert!(look(core).is_err() && look(core).is_err());
+        assert!(!core.memory.holds(2 << 20));
+        assert!(core.put(&[1; 8], &[], Patience::None).is_ok());
+        assert!(look(core).is_ok());
+    }
+
+    #[test]
+    fn memory_that_a_dead_producer_found_is_given_back() {
+        for count in 0..2 {
+            let core = Arc::new(Core::new(0).unwrap());
+            (0..count).for_each(|_| assert!(core.put(&[1; 8], &[], Patience::None).is_ok()));
+            // SAFETY: nobody else has the queue.
+            let side = unsafe { &mut *core.put_side.0.get() };
+            let room = side.writer.reserve(&core.memory, GROWTH, LARGE);
+            room.unwrap().unwrap();
+            (0..count).for_each(|_| assert!(look(&core).is_ok()));
+            is_given_back(&core);
+        }
+    }
+
+    #[test]
+    fn memory_that_a_dead_consumer_left_is_given_back() {
+        let core = Arc::new(Core::new(0).unwrap());
+        let large = vec![1; LARGE as usize];
+        assert!(core.put(&large, &[], Patience::None).is_ok());
+        // SAFETY: nobody else has the queue.
+        let side = unsafe { &mut *core.get_side.0.get() };
+        let frame = side.reader.peek(&core.memory).unwrap().unwrap();
+        side.reader.take(&core.memory, frame);
+        is_given_back(&core);
+    }
+
+    #[test]
+    fn memory_of_an_item_that_was_refused_is_given_back() {
+        let mut core = Core::new(0).unwrap();
+        // An office that takes nothing.
+        core.office.shelf = Arc::clone(&core.office.counter);
+        let core = Arc::new(core);
+        let handle: Arc<OwnedFd> = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+        let large = vec![1; LARGE as usize];
+        assert!(core.put(&large, &[handle], Patience::None).is_err());
+        is_given_back(&core);
+    }
+}

@@ -151,10 +151,17 @@ impl Drawer {
             let _ = self.memory.store(held.position, DONE);
         }
         while self.held.front().is_some_and(|held| held.is_settled) {
+            // OK to leave it there: it is said to be done, and taken with the next one.
+            let Ok(Some(frame)) = self.reader.peek(&self.memory) else {
+                break;
+            };
+            self.reader.take(&self.memory, frame);
             self.held.pop_front();
-            if let Ok(Some(frame)) = self.reader.peek(&self.memory) {
-                self.reader.take(&self.memory, frame);
-            }
+        }
+        if self.held.is_empty() && self.reader.is_large(GROWTH) {
+            // OK to ignore: the memory is used again, or goes with the drawer. The look follows the jump, and gives back the rest.
+            let _ = self.writer.shrink(&self.memory, GROWTH);
+            let _ = self.reader.peek(&self.memory);
         }
         true
     }
@@ -239,5 +246,27 @@ impl Estate {
     /// It is settled: its memory can go.
     pub(super) fn give_back(self) {
         self.memory.give_back();
+    }
+}
+
+#[cfg(all(test, not(mproc_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawer_that_held_much_gives_it_back() {
+        let file = Arc::new(crate::sys::shared_file(4096).unwrap());
+        let mut drawer = Drawer::new(&file, 0).unwrap();
+        for (number, length) in [(0, 64 << 20), (1, 8)] {
+            let payload = vec![1; length];
+            let taking = Taking {
+                number,
+                put_back: 0,
+                payload: Some(&payload),
+            };
+            drawer.keep(&taking, true).unwrap();
+            assert!(drawer.settle(Some(number)));
+            assert!(!drawer.memory.holds(2 << 20));
+        }
     }
 }

@@ -21,6 +21,7 @@
 //! | `seen_tail`    | a `tail` of some time ago                    | reader               | an older one: the writer's cache line is read sooner   |
 //! | `put_segments` | two; that which contains `tail` is current   | writer, before `tail`| the other one is written again                         |
 //! | `get_segments` | two; that which contains `head` is current   | reader, before `head`| the other one is written again                         |
+//! | `asked`        | memory is being put behind this segment      | writer, before that, and after `tail` | it is given back by the next writer, unless `tail` is in it |
 //! | `released`     | file pages from here to the reader's segment have yet to be given back | reader, after that | they are given back at the next change of segments |
 //!
 //! # Frames
@@ -77,6 +78,7 @@ struct WriterWords {
     tail: AtomicU64,
     seen_head: AtomicU64,
     put_segments: [AtomicU64; 2],
+    asked: AtomicU64,
 }
 
 #[repr(C)]
@@ -303,6 +305,13 @@ impl LaneWords {
         head.until(tail) < most
     }
 
+    /// Whether an empty lane would not keep what it has: the reader is in a segment that is too large, or one died who asked for one.
+    pub(crate) fn has_more_than(&self, growth: Growth) -> bool {
+        let segment = current(&self.reader.0.get_segments, self.head().position());
+        segment.is_some_and(|(_, segment)| segment.pages > growth.kept())
+            || self.writer.0.asked.load(Ordering::Relaxed) != 0
+    }
+
     /// How many frames there are.
     pub(crate) fn len(&self) -> u32 {
         // The head first: so the tail is never behind it, unless frames come and go between the two looks.
@@ -508,6 +517,7 @@ impl Writer {
         let lane = memory.words().lane();
         let words = &lane.writer.0;
         let size = HEADER + length.next_multiple_of(8);
+        give_back_asked(memory);
         loop {
             let tail = Mark(words.tail.load(Ordering::Relaxed));
             let (_, segment) = current(&words.put_segments, tail.position())
@@ -533,9 +543,24 @@ impl Writer {
             let Some(next) = next_segment(memory, growth, segment, size)? else {
                 return Ok(None);
             };
-            memory.allocate(next)?;
-            self.jump(memory, tail, next)?;
+            self.jump_to_new(memory, tail, next)?;
         }
+    }
+
+    /// Puts memory behind a segment, and [jumps](Self::jump) there.
+    fn jump_to_new<Words: HasLane>(
+        &mut self,
+        memory: &LaneMemory<Words>,
+        tail: Mark,
+        next: Segment,
+    ) -> io::Result<()> {
+        let words = &memory.words().lane().writer.0;
+        words.asked.store(next.to_word(), Ordering::Release);
+        let jumped = memory
+            .allocate(next)
+            .and_then(|()| self.jump(memory, tail, next));
+        give_back_asked(memory);
+        jumped
     }
 
     /// Room for one empty frame, which there always is, once, behind any other.
@@ -601,6 +626,7 @@ impl Writer {
     ) -> io::Result<()> {
         let lane = memory.words().lane();
         let words = &lane.writer.0;
+        give_back_asked(memory);
         let tail = Mark(words.tail.load(Ordering::Relaxed));
         let Some((_, segment)) = current(&words.put_segments, tail.position()) else {
             return Ok(());
@@ -619,8 +645,7 @@ impl Writer {
         let Some(next) = next_segment(memory, small, segment, 0)? else {
             return Ok(());
         };
-        memory.allocate(next)?;
-        self.jump(memory, tail, next)?;
+        self.jump_to_new(memory, tail, next)?;
         // Nobody looks at the old segment any more, but for the jump itself, at which the reader is.
         let page = |position: u64| (position / PAGE as u64) as u32;
         memory.release(segment.first, page(tail.position()));
@@ -692,6 +717,21 @@ fn free_at_start(segment: Segment, tail: u64, head: u64) -> u64 {
     }
 }
 
+/// Gives back the memory of a segment to which nobody came to jump: whoever asked for it has died, or was refused. The caller has the writers' turn.
+fn give_back_asked<Words: HasLane>(memory: &LaneMemory<Words>) {
+    let words = &memory.words().lane().writer.0;
+    let asked = words.asked.load(Ordering::Relaxed);
+    if asked == 0 {
+        return;
+    }
+    let segment = Segment::from_word(asked);
+    let tail = Mark(words.tail.load(Ordering::Relaxed)).position();
+    if !(segment.start()..segment.end()).contains(&tail) {
+        memory.release(segment.first, segment.first.saturating_add(segment.pages));
+    }
+    words.asked.store(0, Ordering::Relaxed);
+}
+
 /// Where a larger segment can stand, if there may be one.
 fn next_segment<Words: HasLane>(
     memory: &LaneMemory<Words>,
@@ -713,6 +753,11 @@ fn next_segment<Words: HasLane>(
     let released = u32::try_from(released).unwrap_or(u32::MAX);
     let last = (memory.longest() / PAGE as u64) as u32;
     let behind = segment.first.saturating_add(segment.pages);
+    // Of a bounded lane it may do to wait: there will be room when something has been taken.
+    let nowhere = || match !growth.unbounded && needed <= segment.pages && !lane.is_empty() {
+        true => Ok(None),
+        false => Err(io::Error::from(io::ErrorKind::StorageFull)),
+    };
     let fits = |first: u32, end: u32| first.checked_add(pages).is_some_and(|last| last <= end);
     // By invariant 3: what is free lies behind us to the file's last page and from its second to `released`, or between both.
     let first = if released <= segment.first {
@@ -721,12 +766,12 @@ fn next_segment<Words: HasLane>(
         } else if fits(1, released) {
             1
         } else {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
+            return nowhere();
         }
     } else if fits(behind, released) {
         behind
     } else {
-        return Err(io::Error::from(io::ErrorKind::StorageFull));
+        return nowhere();
     };
     Ok(Some(Segment { first, pages }))
 }
@@ -771,8 +816,9 @@ impl Frame {
     }
 }
 
-/// As many jumps as are followed in a row. A writer that gives up after each makes a few; a ring of nothing else is broken.
-const MOST_JUMPS: u32 = 64;
+/// As many jumps as are followed in a row. Writers that give up after each, and want more each time, make one for a page more; a ring of nothing else is
+/// broken.
+const MOST_JUMPS: u32 = 4096;
 
 /// 64 KiB; a quarter of what there is, in a model.
 pub(crate) const LITTLE: u64 = if cfg!(mproc_model) { 1024 } else { 64 * 1024 };
@@ -1179,5 +1225,55 @@ mod tests {
             }
         });
         assert!(shrunk > 0, "memory was given back");
+    }
+
+    fn write(memory: &LaneMemory<Words>, writer: &mut Writer, payload: &[u8]) {
+        let room = writer.reserve(memory, GROWTH, payload.len() as u64);
+        writer.commit(memory, room.unwrap().unwrap(), 1, 0, &[payload]);
+    }
+
+    fn read(memory: &LaneMemory<Words>, reader: &mut Reader) -> Vec<u8> {
+        let frame = reader.peek(memory).unwrap().unwrap();
+        let mut bytes = Vec::new();
+        reader.copy(&frame, &mut bytes);
+        reader.take(memory, frame);
+        bytes
+    }
+
+    #[test]
+    fn many_who_gave_up_one_after_the_other_are_no_nonsense() {
+        let memory = create(GROWTH).unwrap();
+        let mut writer = Writer::default();
+        write(&memory, &mut writer, &[1; 8]);
+        for pages in 1..=80 {
+            let length = (4 << 20) + pages * PAGE as u64;
+            let room = Writer::default().reserve(&memory, GROWTH, length);
+            room.unwrap().unwrap();
+        }
+        write(&memory, &mut writer, &[2; 8]);
+        let mut reader = Reader::default();
+        assert_eq!(read(&memory, &mut reader), [1; 8]);
+        assert_eq!(read(&memory, &mut reader), [2; 8]);
+    }
+
+    #[test]
+    fn memory_that_somebody_died_over_is_given_back() {
+        let memory: LaneMemory<Words> = create(GROWTH).unwrap();
+        // One who died after it had asked, and before it jumped.
+        let dead = Segment {
+            first: 2,
+            pages: 16384,
+        };
+        let asked = &memory.words().0.writer.0.asked;
+        asked.store(dead.to_word(), Ordering::Relaxed);
+        memory.allocate(dead).unwrap();
+        assert!(memory.holds(64 << 20));
+        assert!(memory.words().0.has_more_than(GROWTH));
+        let mut writer = Writer::default();
+        writer.shrink(&memory, GROWTH).unwrap();
+        assert!(!memory.holds(1 << 20));
+        assert!(!memory.words().0.has_more_than(GROWTH));
+        write(&memory, &mut writer, &[1; 8]);
+        assert_eq!(read(&memory, &mut Reader::default()), [1; 8]);
     }
 }
