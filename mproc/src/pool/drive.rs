@@ -28,6 +28,7 @@
 //! 2. One that waits is among the waiters from before its last look until it holds the desk again, and runs nothing in between.
 //! 3. What is awaited is looked at after `sleeps` can be seen only by those who kick: under one lock.
 //! 4. The kick is silenced by the last that sleeps on it.
+//! 5. What a callback leaves ([`After::run`]) goes back to the desk before its thread leaves, and the background thread ends with none left.
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

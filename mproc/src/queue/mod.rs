@@ -39,7 +39,7 @@ pub use joinable::{Job, Jobs, JoinError, JoinableQueue, TaskIter};
 /// when `put` returns: there is no feeder thread, so a process that has put may end, and may be waited for, whether or not anybody gets.
 ///
 /// Unbounded unless made with [`bounded`](Self::bounded): it takes as much memory as its items need (and 8 bytes each),
-/// up to 128 GiB and 10⁹ items, and gives back what was read. An empty one costs two pages. It costs each process that holds it four
+/// up to 128 GiB and 10⁹ items, and gives back what was read. An unused one costs two pages, one that has been emptied keeps 1 MiB at most. It costs each process that holds it four
 /// descriptors, and none for its items, except those in them that are not read yet.
 ///
 /// # If a peer dies
