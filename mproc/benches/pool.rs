@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use floors::crew;
-use floors::stage::two_cores;
+use floors::stage::{distance, two_cores};
 use mproc::Pool;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
@@ -85,12 +85,20 @@ fn table(
     runners: &mut [(&str, &mut dyn FnMut() -> f64)],
 ) {
     let mut times: Vec<Vec<f64>> = runners.iter().map(|_| Vec::new()).collect();
+    let mut apart = Vec::new();
     for _ in 0..rounds {
+        apart.push(distance(two_cores()));
         for (times, (_, run)) in times.iter_mut().zip(runners.iter_mut()) {
             times.push(show(run()));
         }
     }
     println!("\n{title}, {unit}, {rounds} rounds");
+    println!(
+        "  between the cores, there and back: median {:.0} ns, min {:.0}, max {:.0}",
+        median(&mut apart),
+        apart[0],
+        apart[apart.len() - 1]
+    );
     for (times, (name, _)) in times.iter_mut().zip(runners.iter()) {
         let median = median(times);
         let (least, most) = (times[0], times[times.len() - 1]);
