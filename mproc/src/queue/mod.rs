@@ -50,7 +50,7 @@ pub use joinable::{Job, Jobs, JoinError, JoinableQueue, TaskIter};
 /// killed; their deadlines hold. One that is stopped in the moment of being woken leaves its item to the next who gets, or is woken by the next put.
 ///
 /// `get` of an empty queue is [`Disconnected`](RecvError::Disconnected) when nobody else holds it who could put something: all other processes
-/// that held it have ended (noticed within a second), no unread message carries it, and in this process there are no clones, and no
+/// that held it have ended (noticed within a second, for which a `get` that may be the last one looks as often: some 40 µs of CPU), no unread message carries it, and in this process there are no clones, and no
 /// other thread has used this handle. A thread that borrows a handle and has yet to use it is not counted: give it a clone.
 ///
 /// # Waiting for it
