@@ -151,7 +151,7 @@ impl Drawer {
             let _ = self.memory.store(held.position, DONE);
         }
         while self.held.front().is_some_and(|held| held.is_settled) {
-            // OK to leave it there: it is said to be done, and taken with the next one.
+            // OK to leave it there: it is taken with the next one that is done. If we die before that, it may be put back, as above.
             let Ok(Some(frame)) = self.reader.peek(&self.memory) else {
                 break;
             };
